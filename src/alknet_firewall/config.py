@@ -1,0 +1,176 @@
+"""TOML files and dicts -> frozen dataclasses. Every error names its key.
+
+The dataclasses are plain, so that importing them is cheap; pydantic checks the
+values only when a file is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from .alarm import Role
+from .errors import ConfigError
+
+__all__ = [
+    "Action",
+    "Config",
+    "FirewallConfig",
+    "LevelActions",
+    "PolicyConfig",
+    "Precision",
+    "ProxyConfig",
+    "RoleActions",
+    "Thresholds",
+    "load_config",
+    "parse_config",
+]
+
+Action = Literal["allow", "log", "annotate", "block"]
+Precision = Literal["int8", "fp32"]
+
+# Read by pydantic: a key that is not a field is an error, not a silent no-op.
+_STRICT = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Scores in [0, 1] at which a text becomes SUSPICIOUS and DANGEROUS."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    suspicious: float
+    dangerous: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.suspicious <= self.dangerous <= 1:
+            raise ValueError("needs 0 <= suspicious <= dangerous <= 1")
+
+
+@dataclass(frozen=True)
+class FirewallConfig:
+    """`[firewall]`: which codebook and weights, and how to run them."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    codebook: str | None = None
+    """A codebook directory; the bundled one when absent."""
+    cache_dir: str | None = None
+    """Where prepared weights are kept; the user cache directory when absent."""
+    local_files_only: bool = False
+    """Never download; the same as HF_HUB_OFFLINE=1."""
+    precision: Precision = "int8"
+    threads: int = 0
+    """Threads of one inference; 0 means one for each core, at most 4."""
+    max_tokens: int = 250_000
+    """A longer text is an error, never silently cut."""
+    thresholds: dict[Role, Thresholds] = field(default_factory=dict)
+    """Overrides of the codebook's thresholds, per role."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError("threads must be 0 or more")
+        if self.max_tokens < 1:
+            raise ValueError("max_tokens must be 1 or more")
+
+
+@dataclass(frozen=True)
+class LevelActions:
+    """What to do at each alarm level."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    clear: Action = "allow"
+    suspicious: Action = "annotate"
+    dangerous: Action = "block"
+
+
+@dataclass(frozen=True)
+class RoleActions:
+    """Where one role differs from the default actions."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    clear: Action | None = None
+    suspicious: Action | None = None
+    dangerous: Action | None = None
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """`[policy]`: actions per level, and per role where they differ."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    default: LevelActions = LevelActions()
+    roles: dict[Role, RoleActions] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProxyConfig:
+    """`[proxy]`: where to listen, where to forward, and what bounds a request."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    host: str = "127.0.0.1"
+    port: int = 8080
+    upstream: str | None = None
+    """Base URL of an OpenAI-compatible API, with its `/v1`."""
+    trusted_roles: tuple[str, ...] = ("system", "developer")
+    """Messages of these roles are not screened."""
+    fail: Literal["closed", "open"] = "closed"
+    """What happens to a request whose screening fails."""
+    screen_timeout: float = 30.0
+    """Seconds that screening one request may take."""
+    max_body_bytes: int = 10_000_000
+    connect_timeout: float = 5.0
+    read_timeout: float = 300.0
+    """Seconds to wait for the upstream's next byte."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError("port must be between 0 and 65535")
+        for name in ("screen_timeout", "max_body_bytes", "connect_timeout", "read_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration file."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    firewall: FirewallConfig = FirewallConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    policy: PolicyConfig = PolicyConfig()
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a TOML file. Raises `ConfigError` with every problem in it."""
+    try:
+        with open(path, "rb") as file:
+            data = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML ({error})") from error
+    return parse_config(data, source=str(path))
+
+
+def parse_config(data: dict[str, Any], source: str = "configuration") -> Config:
+    """Check a parsed configuration. Raises `ConfigError` naming every wrong key."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # Through JSON, because strict mode then takes tables and arrays as
+        # dataclasses and tuples, and still no string for a number.
+        return TypeAdapter(Config).validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        problems = [_problem(item) for item in error.errors(include_url=False)]
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems)) from error
+
+
+def _problem(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{key}: there is no such key"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
+    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
