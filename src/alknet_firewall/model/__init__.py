@@ -1,0 +1,1 @@
+"""The detector model: its weights, its engines, its hidden states."""
