@@ -104,6 +104,16 @@ class PolicyConfig:
     roles: dict[Role, RoleActions] = field(default_factory=dict)
 
 
+_POSITIVE = (
+    "screen_timeout",
+    "max_body_bytes",
+    "max_depth",
+    "max_texts",
+    "connect_timeout",
+    "read_timeout",
+)
+
+
 @dataclass(frozen=True)
 class ProxyConfig:
     """`[proxy]`: where to listen, where to forward, and what bounds a request."""
@@ -120,6 +130,10 @@ class ProxyConfig:
     screen_timeout: float = 30.0
     """Seconds that screening one request may take."""
     max_body_bytes: int = 10_000_000
+    max_depth: int = 64
+    """Levels of arrays and objects in a request body."""
+    max_texts: int = 5_000
+    """Strings to screen in one request."""
     connect_timeout: float = 5.0
     read_timeout: float = 300.0
     """Seconds to wait for the upstream's next byte."""
@@ -127,7 +141,7 @@ class ProxyConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError("port must be between 0 and 65535")
-        for name in ("screen_timeout", "max_body_bytes", "connect_timeout", "read_timeout"):
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
 
