@@ -1,0 +1,92 @@
+"""One request and its answer: what is noted of them, around every route."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from opentelemetry.trace import INVALID_SPAN, Span
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .telemetry import HTTP_ROUTE, HTTP_STATUS, REQUEST_ID, Telemetry, fail_span
+
+__all__ = ["Exchange", "Observed", "exchange_of"]
+
+_SCOPE_KEY = "alknet_firewall.exchange"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_PROBES = ("/healthz", "/readyz")
+
+
+@dataclass
+class Exchange:
+    """What the routes note of a request while they answer it."""
+
+    request_id: str
+    span: Span = INVALID_SPAN
+    route: str = "none"
+    action: str = "none"
+    status: int = 500  # until an answer begins: it has crashed if none does
+    started: float = field(default_factory=time.monotonic)
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange of the request that is being answered."""
+    exchange: Exchange = scope[_SCOPE_KEY]
+    return exchange
+
+
+class Observed:
+    """ASGI middleware: a request id, a server span and metrics for each request."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self.app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        exchange = Exchange(_request_id(headers.get("x-request-id", "")))
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                _add_request_id(message, exchange.request_id)
+            await send(message)
+
+        scope[_SCOPE_KEY] = exchange
+        with self._telemetry.server_span(scope["method"], headers) as exchange.span:
+            try:
+                await self.app(scope, receive, send_noted)
+            finally:
+                self._note(scope["method"], exchange)
+
+    def _note(self, method: str, exchange: Exchange) -> None:
+        span = exchange.span
+        span.update_name(f"{method} {exchange.route}")
+        span.set_attributes(
+            {
+                HTTP_ROUTE: exchange.route,
+                HTTP_STATUS: exchange.status,
+                REQUEST_ID: exchange.request_id,
+            }
+        )
+        if exchange.status >= 500:
+            fail_span(span, str(exchange.status))
+        elapsed = time.monotonic() - exchange.started
+        self._telemetry.record_request(exchange.route, exchange.action, exchange.status, elapsed)
+
+
+def _request_id(given: str) -> str:
+    """The caller's request id where it has the form of one, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+
+
+def _add_request_id(message: Message, request_id: str) -> None:
+    # An upstream's own id is the one its support asks for, so it stays.
+    if not any(name.lower() == b"x-request-id" for name, _ in message["headers"]):
+        message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
