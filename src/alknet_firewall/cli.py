@@ -1,0 +1,334 @@
+"""The `alknet-firewall` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from . import __version__
+from .alarm import Alarm, AlarmLevel, Role
+from .config import Config, load_config
+from .errors import FirewallError
+
+__all__ = ["main"]
+
+EXIT_CODES = {AlarmLevel.CLEAR: 0, AlarmLevel.SUSPICIOUS: 10, AlarmLevel.DANGEROUS: 20}
+_COLOURS = {
+    AlarmLevel.CLEAR: "green",
+    AlarmLevel.SUSPICIOUS: "yellow",
+    AlarmLevel.DANGEROUS: "red",
+}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _config_option(command: _Command) -> _Command:
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A TOML configuration file, such as proxy.toml.",
+    )(command)
+
+
+def _role_option(command: _Command) -> _Command:
+    return click.option(
+        "--role",
+        type=click.Choice(["user", "tool"]),
+        default="user",
+        show_default=True,
+        help="Who wrote the text: a user, or a tool (documents, mails, web pages, API results).",
+    )(command)
+
+
+class _Group(click.Group):
+    """Turns every error of ours into one line on stderr and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FirewallError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="alknet-firewall")
+def main() -> None:
+    """Screen untrusted text on its way into a large language model.
+
+    A small language model's early hidden states are scored against a compiled
+    codebook, on the CPU. The verdict is CLEAR, SUSPICIOUS or DANGEROUS.
+
+    \b
+    First steps:
+      alknet-firewall demo                  see it work
+      alknet-firewall screen "some text"    screen one text
+      alknet-firewall serve --upstream URL  put the proxy in front of an API
+    """
+
+
+@main.command()
+@click.argument("text", required=False)
+@click.option(
+    "--file", "file", type=click.Path(dir_okay=False, path_type=Path), help="Screen a file."
+)
+@_role_option
+@click.option("--json", "as_json", is_flag=True, help="Print the whole alarm as JSON.")
+@click.option(
+    "--jsonl",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='Screen a file of JSON Lines: {"text": ..., "role": "user" or "tool", ...}.',
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Where --jsonl writes its rows."
+)
+@_config_option
+def screen(
+    text: str | None,
+    file: Path | None,
+    role: Role,
+    as_json: bool,
+    jsonl: Path | None,
+    out: Path | None,
+    config_path: Path | None,
+) -> None:
+    """Screen TEXT, a file, or standard input (TEXT is -).
+
+    \b
+    Exit status: 0 CLEAR, 10 SUSPICIOUS, 20 DANGEROUS, 2 usage or error.
+    With --jsonl: 0 when every line was screened, 1 when some were bad.
+    """
+    if (text is not None) + (file is not None) + (jsonl is not None) != 1:
+        raise click.UsageError("give one of TEXT, --file or --jsonl (TEXT may be - for stdin)")
+    if (jsonl is None) != (out is None):
+        raise click.UsageError("--jsonl and --out go together")
+    config = _load(config_path)
+    if jsonl and out:
+        sys.exit(_screen_lines(config, jsonl, out, role))
+    content = _read(file) if file else _stdin() if text == "-" else text or ""
+    alarm = _firewall(config).screen(content, role)
+    click.echo(json.dumps(alarm.to_dict(), indent=2) if as_json else _report(alarm, content))
+    sys.exit(EXIT_CODES[alarm.level])
+
+
+@main.command()
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A folder of JSON Lines files with `text`, `label`, `kind`, `role`.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the figures here.",
+)
+@click.option(
+    "--limit",
+    default=0,
+    show_default=True,
+    help="At most this many rows of each source, label and role; 0 takes all.",
+)
+@click.option("--seed", default=0, show_default=True, help="Chooses the rows of --limit.")
+@_config_option
+def evaluate(
+    data: Path, json_path: Path | None, limit: int, seed: int, config_path: Path | None
+) -> None:
+    """Measure detection on labelled text, every source counting the same."""
+    from .training.evaluate import evaluate as run
+    from .training.evaluate import table
+
+    figures = run(_firewall(_load(config_path)), data, limit=limit, seed=seed)
+    if json_path:
+        _write(json_path, json.dumps(figures, indent=2) + "\n")
+    click.echo(table(figures))
+
+
+@main.command()
+@_config_option
+def download(config_path: Path | None) -> None:
+    """Fetch, verify and prepare the detector's weights, for use without a network."""
+    from .codebook import Codebook
+    from .model.embedded import EmbeddedModel
+
+    config = _load(config_path).firewall
+    codebook = Codebook.load(Path(config.codebook)) if config.codebook else Codebook.bundled()
+    model = EmbeddedModel(
+        codebook.layers,
+        cache_dir=config.cache_dir,
+        local_files_only=config.local_files_only,
+        progress=True,
+    )
+    click.echo(f"ready: {model.prepare().folder}")
+
+
+@main.command("compile")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A folder of JSON Lines files with `text`, `label`, `kind`, `role`.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Where the codebook is written.",
+)
+@click.option(
+    "--model",
+    "model_id",
+    help="A Hugging Face model folder, or ID@REVISION; the embedded model when absent "
+    "(needs the `torch` extra).",
+)
+@click.option("--layers", help="Extraction layers, such as 2,4,6.")
+@click.option("--dimensions", default=64, show_default=True, help="SVD directions per layer.")
+@click.option(
+    "--limit", default=500, show_default=True, help="Rows of each source, label and role."
+)
+@click.option("--seed", default=0, show_default=True)
+@_config_option
+def compile_codebook(
+    data: Path,
+    out: Path,
+    model_id: str | None,
+    layers: str | None,
+    dimensions: int,
+    limit: int,
+    seed: int,
+    config_path: Path | None,
+) -> None:
+    """Compile a codebook from labelled text. The same input gives the same files."""
+    from .training.compiler import CompileOptions, build, open_model
+
+    options = CompileOptions(n_dimensions=dimensions, rows_per_group=limit, seed=seed)
+    model = open_model(model_id, _layers(layers), _load(config_path).firewall)
+    build(data, out, model, options)
+    click.echo(f"compiled: {out}")
+
+
+@main.command()
+@click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(path: Path | None, as_json: bool) -> None:
+    """Show what a codebook holds and where it came from (the bundled one by default)."""
+    from .codebook import Codebook
+    from .codebook.describe import describe, summary
+
+    codebook = Codebook.load(path) if path else Codebook.bundled()
+    click.echo(json.dumps(describe(codebook), indent=2) if as_json else summary(codebook))
+
+
+@main.command()
+@click.option("--upstream", help="Base URL of the API behind, such as https://api.openai.com/v1.")
+@click.option("--host", help="Address to listen on  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on  [default: 8080]")
+@_config_option
+def serve(
+    upstream: str | None, host: str | None, port: int | None, config_path: Path | None
+) -> None:
+    """Run the proxy in front of an OpenAI-compatible API."""
+    from .proxy.server import serve as run
+    from .proxy.settings import with_overrides
+
+    run(with_overrides(_load(config_path), upstream=upstream, host=host, port=port))
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Stop after the three requests.")
+@click.option("--port", default=8080, show_default=True, help="Port of the proxy; 0 takes any.")
+def demo(once: bool, port: int) -> None:
+    """Start a proxy with a small echo upstream and send three requests through it."""
+    from .demo import run_demo
+
+    sys.exit(run_demo(once=once, port=port))
+
+
+@main.group("config")
+def config_group() -> None:
+    """Work with configuration files."""
+
+
+@config_group.command("check")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def config_check(file: Path) -> None:
+    """Check a TOML configuration FILE; every problem is named with its key."""
+    load_config(file)
+    click.echo(f"{file}: ok")
+
+
+def _load(path: Path | None) -> Config:
+    return load_config(path) if path else Config()
+
+
+def _firewall(config: Config) -> Any:
+    from .firewall import Firewall
+
+    return Firewall(config, progress=True)
+
+
+def _layers(value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"--layers takes numbers such as 2,4,6, not {value!r}") from error
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise click.UsageError(f"--file {file}: cannot be read ({error.strerror})") from error
+
+
+def _stdin() -> str:
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _report(alarm: Alarm, text: str) -> str:
+    level = click.style(alarm.level.name, fg=_COLOURS[alarm.level], bold=True)
+    head = (
+        f"{level}  score {alarm.score:.4f}  role {alarm.role}  tokens {alarm.tokens}  "
+        f"{alarm.elapsed * 1000:.1f} ms"
+    )
+    return f"{head}\n{_marked(text, alarm)}" if alarm.spans else head
+
+
+def _marked(text: str, alarm: Alarm) -> str:
+    """The text with every span between » and «, in the level's colour."""
+    pieces = []
+    position = 0
+    for span in alarm.spans:
+        marked = click.style(f"»{text[span.start : span.end]}«", fg=_COLOURS[alarm.level])
+        pieces += [text[position : span.start], marked]
+        position = span.end
+    return "".join([*pieces, text[position:]]).encode("utf-8", "replace").decode()
+
+
+def _screen_lines(config: Config, source: Path, out: Path, role: Role) -> int:
+    from .lines import screen_lines
+
+    def complain(number: int, problem: str) -> None:
+        click.echo(f"{source}, line {number}: {problem}", err=True)
+
+    try:
+        bad = screen_lines(_firewall(config), source, out, role, complain)
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: {error.strerror}") from error
+    return 1 if bad else 0

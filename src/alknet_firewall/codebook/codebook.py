@@ -1,0 +1,105 @@
+"""The compiled detector: loading, checking, and the pure functions bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..alarm import DimensionSignal, Role
+from ..config import Thresholds
+from ..errors import CodebookMismatchError
+from ..model.protocol import Activations, ModelIdentity
+from . import detection
+from .detection import Region, WindowShape
+from .projection import project
+from .results import DetectionResult
+
+__all__ = ["Codebook"]
+
+Array = NDArray[np.float32]
+
+_BUNDLED = Path(__file__).parent.parent / "data" / "codebook"
+
+
+@dataclass(frozen=True, slots=True)
+class Codebook:
+    """A basis, and for each role a region and thresholds. Nothing in it can change.
+
+    `basis` is `(layers, dimensions, hidden)` and `mean` `(layers, hidden)`,
+    float32. The same codebook and the same hidden states give the same scores.
+    """
+
+    identity: ModelIdentity
+    layers: tuple[int, ...]
+    windows: WindowShape
+    basis: Array
+    mean: Array
+    regions: Mapping[Role, Region]
+    thresholds: Mapping[Role, Thresholds]
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> Codebook:
+        """Read and check a directory. Raises `CodebookFormatError`."""
+        from .files import read
+
+        return read(path)
+
+    @classmethod
+    def bundled(cls) -> Codebook:
+        """The codebook that ships with this package, for the embedded weights."""
+        return cls.load(_BUNDLED)
+
+    @classmethod
+    def from_hf_hub(
+        cls,
+        repo_id: str,
+        revision: str = "main",
+        *,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
+    ) -> Codebook:
+        """Download a codebook's four files from the Hugging Face Hub and load them."""
+        from .files import fetch
+
+        return cls.load(
+            fetch(repo_id, revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        )
+
+    def check_model(self, identity: ModelIdentity, layers: Sequence[int]) -> None:
+        """Raise `CodebookMismatchError` unless compiled with exactly this model."""
+        for field in ("weights_sha256", "engine"):
+            theirs, ours = getattr(identity, field), getattr(self.identity, field)
+            if theirs != ours:
+                raise CodebookMismatchError(
+                    f"the codebook was compiled for {field} {ours} ({self.identity.model_id}) and "
+                    f"the model has {theirs} ({identity.model_id}): use the model it was compiled "
+                    "for, or compile a codebook for this one with `alknet-firewall compile`"
+                )
+        missing = sorted(set(self.layers) - set(layers))
+        if missing:
+            raise CodebookMismatchError(
+                f"the codebook reads layers {list(self.layers)} and the model gives only "
+                f"{list(layers)}: construct the model with extraction_layers={list(self.layers)}"
+            )
+
+    def project(self, activations: Activations) -> Array:
+        """Hidden states per layer, `(tokens, hidden)` or `(hidden,)`, to z-coordinates.
+
+        Returns float32 `(tokens, layers, dimensions)`, or `(layers, dimensions)`.
+        """
+        states = np.stack([activations[layer] for layer in self.layers], axis=-2)
+        return project(states, self.basis, self.mean)
+
+    def score(self, z: Array, role: Role = "user", top: int | None = None) -> list[DimensionSignal]:
+        """How rare `z` (layers, dimensions) is under normal text, rarest first."""
+        return detection.score(z, self.regions[role], self.layers, top)
+
+    def detect(self, z: Array, role: Role = "user") -> DetectionResult:
+        """Score every place of one window; z is `(tokens, layers, dimensions)`."""
+        return detection.detect(z, self.regions[role], self.windows)

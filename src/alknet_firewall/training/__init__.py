@@ -1,0 +1,1 @@
+"""Compiling a codebook from labelled text, and measuring what it is worth."""
