@@ -192,9 +192,7 @@ async def test_models_pass_through(client: httpx.AsyncClient, upstream: Recorder
         assert "content-length" not in upstream.requests[-1].headers
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/models/", "/v1/models//x", "/v1/models/a%2fb", "/v1/files"]
-)
+@pytest.mark.parametrize("path", ["/v1/models/", "/v1/models//x", "/v1/models/a%2fb", "/v1/files"])
 async def test_other_reads_are_refused(
     client: httpx.AsyncClient, upstream: Recorder, path: str
 ) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -236,7 +237,7 @@ def _start(traces: list[str], measures: list[str], environ: Mapping[str, str]) -
     if "otlp" in traces:
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     if "console" in traces:
-        tracers.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+        tracers.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout)))
     makers = {"otlp": OTLPMetricExporter, "console": ConsoleMetricExporter}
     readers = [PeriodicExportingMetricReader(makers[name]()) for name in measures]
     meters = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
