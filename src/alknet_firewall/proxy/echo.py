@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-__all__ = ["ECHO_MODEL", "create_echo_app"]
+__all__ = ["ECHO_MODEL", "create_echo_app", "echo_chat"]
 
 ECHO_MODEL = "echo"
 
@@ -21,7 +21,7 @@ def create_echo_app() -> Starlette:
     """An upstream whose model answers with the last message it was sent."""
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", _chat, methods=["POST"]),
+            Route("/v1/chat/completions", echo_chat, methods=["POST"]),
             Route("/v1/models", _models),
             Route("/v1/models/{model:path}", _model),
         ]
@@ -36,7 +36,8 @@ async def _model(request: Request) -> Response:
     return JSONResponse(_describe(request.path_params["model"]))
 
 
-async def _chat(request: Request) -> Response:
+async def echo_chat(request: Request) -> Response:
+    """`/v1/chat/completions`, streaming where the client asks for it."""
     body = await request.json()
     answer = f"echo: {_last_text(body.get('messages') or [])}"
     if body.get("stream"):
