@@ -131,7 +131,7 @@ class ProxyConfig:
     """Seconds that screening one request may take."""
     max_body_bytes: int = 10_000_000
     max_depth: int = 64
-    """Levels of arrays and objects in a request body."""
+    """Levels of arrays and objects in a request body, at most 200."""
     max_texts: int = 5_000
     """Strings to screen in one request."""
     connect_timeout: float = 5.0
@@ -144,6 +144,8 @@ class ProxyConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
+        if self.max_depth > 200:
+            raise ValueError("max_depth must be at most 200")
 
 
 @dataclass(frozen=True)

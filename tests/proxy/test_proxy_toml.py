@@ -1,0 +1,46 @@
+"""The commented configuration at the root says what the code does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from alknet_firewall.config import (
+    Config,
+    FirewallConfig,
+    LevelActions,
+    PolicyConfig,
+    ProxyConfig,
+    RoleActions,
+    Thresholds,
+    load_config,
+)
+
+FILE = Path(__file__).parents[2] / "proxy.toml"
+
+
+def test_its_values_are_the_defaults() -> None:
+    # Two empty tables stand in it, to show where a role is configured.
+    shown = PolicyConfig(roles={"user": RoleActions(), "tool": RoleActions()})
+    assert load_config(FILE) == Config(policy=shown)
+
+
+@pytest.mark.parametrize("table", [ProxyConfig, FirewallConfig, LevelActions, Thresholds])
+def test_it_names_every_key(table: type) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    for item in fields(table):
+        assert re.search(rf"^(# )?(\[firewall\.)?{item.name}\b", text, re.MULTILINE), item.name
+
+
+def test_what_is_commented_out_loads_too(tmp_path: Path) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    uncommented = re.sub(r"^# (?=\[|\w+ = )", "", text, flags=re.MULTILINE)
+    copy = tmp_path / "all.toml"
+    copy.write_text(uncommented, encoding="utf-8")
+    config = load_config(copy)
+    assert config.proxy.upstream == "https://api.openai.com/v1"
+    assert config.policy.roles["tool"].suspicious == "block"
+    assert config.firewall.thresholds["tool"] == Thresholds(0.5, 0.9)
