@@ -220,6 +220,16 @@ def test_a_path_written_otherwise_is_refused(proxy: str, upstream: Upstream, tar
     assert upstream.bodies == []
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/v1/chat/completions#x", 404), ("/v1/chat/completions?a#b", 400)],
+)
+def test_a_fragment_is_refused(proxy: str, upstream: Upstream, target: str, status: int) -> None:
+    body = json.dumps({"model": "echo", "messages": asking()})
+    assert _raw(proxy, f"POST {target} HTTP/1.1", body).startswith(f"HTTP/1.1 {status}")
+    assert upstream.bodies == []
+
+
 def test_websocket_upgrade_is_refused(proxy: str) -> None:
     upgrade = "GET /v1/realtime HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
     assert _raw(proxy, upgrade, "").startswith("HTTP/1.1 404")

@@ -330,6 +330,31 @@ async def test_on_verdict_sees_what_was_screened(
     assert verdict.worst.text.text == ATTACK
 
 
+async def test_a_mistake_of_ours_is_a_500_without_content(
+    firewall: FakeFirewall, upstream: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistake(verdict: Verdict) -> None:
+        raise KeyError(verdict.findings[0].text.text)
+
+    async with proxy_client(config(), firewall, upstream, on_verdict=mistake) as client:
+        answer = await client.post(CHAT, json=chat("hush hush"))
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert answer.headers["x-request-id"]
+    assert "unexpected KeyError" in caplog.text
+    assert "hush hush" not in caplog.text
+
+
+@pytest.mark.parametrize("query", ["a=%00", 'a="<>', "a=%zz", "?//x", ""])
+async def test_a_query_stays_a_query(
+    client: httpx.AsyncClient, upstream: Recorder, query: str
+) -> None:
+    url = httpx.URL("http://proxy.test").copy_with(raw_path=f"{CHAT}?{query}".encode())
+    answer = await client.post(url, json=chat("hi"))
+    assert answer.status_code == 200
+    assert upstream.requests[0].url.path == CHAT
+
+
 @pytest.mark.parametrize("upstream_url", [None, "", "api.openai.com", "ftp://x/v1", "http://"])
 def test_upstream_must_be_configured(firewall: FakeFirewall, upstream_url: str | None) -> None:
     from alknet_firewall.config import Config, ProxyConfig

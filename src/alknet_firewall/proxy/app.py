@@ -78,7 +78,6 @@ def create_app(
             ProxyError: _refuse,
             HTTPException: _refuse_http,
             ClientDisconnect: _nobody_listens,
-            Exception: _broken,
         },
         lifespan=proxy.lifespan,
     )
@@ -270,7 +269,3 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 async def _nobody_listens(request: Request, error: Exception) -> Response:
     # Never seen by anyone; nginx's number for it keeps the metrics honest.
     return Response(status_code=499)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    return error_response(ProxyError("alknet-firewall failed to serve this request"))

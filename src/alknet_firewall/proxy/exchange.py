@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
+import traceback
 import uuid
 from dataclasses import dataclass, field
 
 from opentelemetry.trace import INVALID_SPAN, Span
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..errors import ProxyError
+from .responses import error_response
 from .telemetry import HTTP_ROUTE, HTTP_STATUS, REQUEST_ID, Telemetry, fail_span
 
 __all__ = ["Exchange", "Observed", "exchange_of"]
+
+_log = logging.getLogger(__name__)
 
 _SCOPE_KEY = "alknet_firewall.exchange"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -28,7 +35,8 @@ class Exchange:
     span: Span = INVALID_SPAN
     route: str = "none"
     action: str = "none"
-    status: int = 500  # until an answer begins: it has crashed if none does
+    status: int | None = None
+    """None until the answer begins."""
     started: float = field(default_factory=time.monotonic)
 
 
@@ -62,23 +70,37 @@ class Observed:
         with self._telemetry.server_span(scope["method"], headers) as exchange.span:
             try:
                 await self.app(scope, receive, send_noted)
+            except Exception as error:
+                if exchange.status is not None:
+                    raise  # too late for another answer: the server cuts this one off
+                await _apologise(error)(scope, receive, send_noted)
             finally:
                 self._note(scope["method"], exchange)
 
     def _note(self, method: str, exchange: Exchange) -> None:
-        span = exchange.span
+        span, status = exchange.span, exchange.status or 500
         span.update_name(f"{method} {exchange.route}")
         span.set_attributes(
             {
                 HTTP_ROUTE: exchange.route,
-                HTTP_STATUS: exchange.status,
+                HTTP_STATUS: status,
                 REQUEST_ID: exchange.request_id,
             }
         )
-        if exchange.status >= 500:
-            fail_span(span, str(exchange.status))
+        if status >= 500:
+            fail_span(span, str(status))
         elapsed = time.monotonic() - exchange.started
-        self._telemetry.record_request(exchange.route, exchange.action, exchange.status, elapsed)
+        self._telemetry.record_request(exchange.route, exchange.action, status, elapsed)
+
+
+def _apologise(error: Exception) -> JSONResponse:
+    """The answer to a request that hit a mistake of ours.
+
+    The log says where it was, without the error's words: they may be content.
+    """
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("unexpected %s at\n%s", type(error).__name__, place)
+    return error_response(ProxyError("alknet-firewall failed to serve this request"))
 
 
 def _request_id(given: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -29,8 +30,8 @@ _KNOWN_ATTACK = (
 )
 _KNOWN_HARMLESS = "What is the capital of France?"
 
-# A batch ends at whichever comes first. Between batches a screening that has
-# run out of time stops, so that abandoned work does not pile up.
+# A batch ends at whichever comes first. A screening that nobody waits for any
+# more stops between batches, so that abandoned work does not pile up.
 _BATCH_TEXTS = 32
 _BATCH_CHARACTERS = 20_000
 
@@ -87,7 +88,7 @@ class Screener:
         started = time.monotonic()
         try:
             with anyio.fail_after(proxy.screen_timeout):
-                alarms = await self._alarms(texts, started + proxy.screen_timeout)
+                alarms = await self._alarms(texts)
         except TimeoutError:
             raise ScreeningError(
                 f"screening took longer than {proxy.screen_timeout:g} s: send less text, "
@@ -95,19 +96,23 @@ class Screener:
             ) from None
         return judge(texts, alarms, self._config.policy, time.monotonic() - started)
 
-    async def _alarms(self, texts: Sequence[Untrusted], deadline: float) -> list[Alarm]:
+    async def _alarms(self, texts: Sequence[Untrusted]) -> list[Alarm]:
         await self._settled.wait()
         if self.problem:
             raise ScreeningError(self.problem)
-        return await anyio.to_thread.run_sync(
-            self._run, texts, deadline, abandon_on_cancel=True, limiter=self._limiter
-        )
+        stop = threading.Event()
+        try:
+            return await anyio.to_thread.run_sync(
+                self._run, texts, stop, abandon_on_cancel=True, limiter=self._limiter
+            )
+        finally:
+            stop.set()
 
-    def _run(self, texts: Sequence[Untrusted], deadline: float) -> list[Alarm]:
+    def _run(self, texts: Sequence[Untrusted], stop: threading.Event) -> list[Alarm]:
         alarms: list[Alarm] = []
         for batch in _batches(texts):
-            if time.monotonic() > deadline:
-                raise TimeoutError
+            if stop.is_set():
+                break
             alarms += self._screen_batch(batch)
         return alarms
 

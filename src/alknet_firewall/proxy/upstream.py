@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..config import ProxyConfig
-from ..errors import ConfigError, UpstreamError
+from ..errors import ConfigError, RequestError, UpstreamError
 from .responses import error_body
 from .telemetry import HTTP_STATUS, Telemetry, fail_span, trace_headers
 
@@ -100,6 +100,8 @@ class Upstream:
             span.end()
             if isinstance(error, httpx.HTTPError):
                 raise _as_upstream_error(error) from error
+            if isinstance(error, httpx.InvalidURL):
+                raise RequestError("the query is not valid: escape it", code="bad_query") from None
             raise
         self._telemetry.record_upstream(time.monotonic() - started)
         span.set_attribute(HTTP_STATUS, response.status_code)
