@@ -112,6 +112,20 @@ async def test_what_the_spans_say(
         assert f'"{name}"' in metrics
 
 
+async def test_reading_the_models_is_no_chat(
+    firewall: FakeFirewall, upstream: Recorder, recording: Recording
+) -> None:
+    async with proxy_client(config(), firewall, upstream, telemetry=recording.telemetry) as client:
+        await client.get("/v1/models/gpt-x")
+    spans = recording.spans()
+    assert set(spans) == {"GET /v1/models/{model}", "GET"}
+    assert dict(spans["GET"].attributes or {}) == {
+        "server.address": "upstream.test",
+        "server.port": 80,
+        "http.response.status_code": 200,
+    }
+
+
 async def test_no_content_is_ever_recorded(upstream: Recorder, recording: Recording) -> None:
     broken = FakeFirewall(error=ValueError("hush hush"))
     async with proxy_client(config(), broken, upstream, telemetry=recording.telemetry) as client:

@@ -21,7 +21,7 @@ from starlette.types import Receive
 
 from ..config import Config
 from ..errors import ProxyError, RequestError, ScreeningError
-from .body import check_headers, parse_body, read_body, render_body
+from .body import check_headers, parse_body, read_body
 from .content import chat_texts
 from .exchange import Exchange, Observed, exchange_of
 from .policy import Verdict
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
-MODEL = "/v1/models/{model:path}"
+MODEL = "/v1/models/{model}"
 
 
 def create_app(
@@ -69,7 +69,7 @@ def create_app(
         routes=[
             Route(CHAT, proxy.chat, methods=["POST"]),
             Route(MODELS, proxy.models, methods=["GET"]),
-            Route(MODEL, proxy.models, methods=["GET"]),
+            Route("/v1/models/{model:path}", proxy.models, methods=["GET"]),
             Route("/healthz", proxy.healthz),
             Route("/readyz", proxy.readyz),
         ],
@@ -181,9 +181,8 @@ class _Proxy:
             request.scope["path"],
             request.scope["query_string"],
             request.headers.raw,
-            content=None if body is None else render_body(body),
             extra={**(to_upstream or {}), "x-request-id": exchange_of(request.scope).request_id},
-            model=body and body.get("model"),
+            body=body,
         )
         answer.headers.update(headers)
         return answer

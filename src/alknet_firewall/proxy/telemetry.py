@@ -29,7 +29,7 @@ SCOPE = "alknet_firewall.proxy"
 SERVICE = "alknet-firewall"
 
 # Spans. The server span is named `POST /v1/chat/completions`, the upstream
-# span `chat <model>`, as the HTTP and GenAI conventions ask.
+# span `chat <model>` or by its method, as the HTTP and GenAI conventions ask.
 SCREEN_SPAN = "screen"
 
 # Attributes of the OpenTelemetry conventions.
@@ -112,19 +112,10 @@ class Telemetry:
                 fail_span(span, type(error).__name__)
                 raise
 
-    def start_upstream_span(self, model: object, address: str, port: int) -> Span:
+    def start_upstream_span(self, name: str, address: str, port: int) -> Span:
         """The span of one call to the upstream; whoever reads the answer ends it."""
-        attributes: dict[str, str | int] = {
-            OPERATION: "chat",
-            PROVIDER: "openai",
-            SERVER_ADDRESS: address,
-            SERVER_PORT: port,
-        }
-        name = "chat"
-        if isinstance(model, str) and _MODEL_NAME.fullmatch(model):
-            attributes[MODEL] = model
-            name = f"chat {model}"
-        return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        where: dict[str, str | int] = {SERVER_ADDRESS: address, SERVER_PORT: port}
+        return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=where)
 
     def record_verdict(self, span: Span, verdict: Verdict) -> None:
         """What screening one request came to, on its span and in the metrics."""
@@ -172,6 +163,15 @@ def trace_headers(span: Span) -> dict[str, str]:
     headers: dict[str, str] = {}
     propagate.inject(headers, context=trace.set_span_in_context(span))
     return headers
+
+
+def name_chat(span: Span, model: object) -> None:
+    """Say of an upstream span that it is a chat, and with which model."""
+    span.set_attributes({OPERATION: "chat", PROVIDER: "openai"})
+    span.update_name("chat")
+    if isinstance(model, str) and _MODEL_NAME.fullmatch(model):
+        span.set_attribute(MODEL, model)
+        span.update_name(f"chat {model}")
 
 
 def fail_span(span: Span, kind: str) -> None:

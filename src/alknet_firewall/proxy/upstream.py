@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 import anyio
 import httpx
@@ -14,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from ..config import ProxyConfig
 from ..errors import ConfigError, RequestError, UpstreamError
+from .body import render_body
 from .responses import error_body
-from .telemetry import HTTP_STATUS, Telemetry, fail_span, trace_headers
+from .telemetry import HTTP_STATUS, Telemetry, fail_span, name_chat, trace_headers
 
 __all__ = ["Upstream", "forwarded_headers"]
 
@@ -77,64 +79,73 @@ class Upstream:
         query: bytes,
         headers: _Pairs,
         *,
-        content: bytes | None = None,
         extra: Mapping[str, str],
-        model: object = None,
+        body: dict[str, Any] | None = None,
     ) -> Relay:
         """Forward a request and return its answer, of which nothing is read yet.
 
-        `path` begins with `/v1`, which the base URL holds already. Raises
-        `UpstreamError` when no answer begins.
+        `path` begins with `/v1`, which the base URL holds already; `extra` are
+        headers of the proxy's own. Raises `UpstreamError` when no answer
+        begins, and `RequestError` for a query that no URL can have.
         """
-        span = self._telemetry.start_upstream_span(
-            model, self._base.host, self._base.port or _PORTS[self._base.scheme]
-        )
-        started = time.monotonic()
+        port = self._base.port or _PORTS[self._base.scheme]
+        span = self._telemetry.start_upstream_span(method, self._base.host, port)
+        if body is not None:
+            name_chat(span, body.get("model"))
         try:
             request = self._request(
-                method, path, query, headers, content, {**extra, **trace_headers(span)}
+                method, self._target(path, query), headers, {**extra, **trace_headers(span)}, body
             )
-            response = await self._client.send(request, stream=True)
+            response = await self._answer(request)
         except BaseException as error:
             fail_span(span, type(error).__name__)
             span.end()
-            if isinstance(error, httpx.HTTPError):
-                raise _as_upstream_error(error) from error
-            if isinstance(error, httpx.InvalidURL):
-                raise RequestError("the query is not valid: escape it", code="bad_query") from None
             raise
-        self._telemetry.record_upstream(time.monotonic() - started)
         span.set_attribute(HTTP_STATUS, response.status_code)
         if response.is_error:
             fail_span(span, str(response.status_code))
         return Relay(response, span)
 
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        started = time.monotonic()
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise _as_upstream_error(error) from error
+        self._telemetry.record_upstream(time.monotonic() - started)
+        return response
+
+    def _target(self, path: str, query: bytes) -> httpx.URL:
+        target = self._base.raw_path.rstrip(b"/") + path.removeprefix("/v1").encode("ascii")
+        try:
+            return self._base.copy_with(raw_path=target + (b"?" + query if query else b""))
+        except httpx.InvalidURL:
+            raise RequestError("the query is not valid: escape it", code="bad_query") from None
+
     def _request(
         self,
         method: str,
-        path: str,
-        query: bytes,
+        target: httpx.URL,
         headers: _Pairs,
-        content: bytes | None,
         extra: Mapping[str, str],
+        body: dict[str, Any] | None,
     ) -> httpx.Request:
         pairs = [*headers]
         accepted = [value for name, value in pairs if name.lower() == b"accept-encoding"]
         own = {
             # The answer is passed on as it comes, so only what the client takes.
             "accept-encoding": b", ".join(accepted).decode("latin-1") or "identity",
-            **({"content-type": "application/json"} if content is not None else {}),
+            **({} if body is None else {"content-type": "application/json"}),
             **extra,
         }
-        target = self._base.raw_path.rstrip(b"/") + path.removeprefix("/v1").encode("ascii")
         return httpx.Request(
             method,
-            self._base.copy_with(raw_path=target + (b"?" + query if query else b"")),
+            target,
             headers=[
                 *forwarded_headers(pairs, _REQUEST_OWN),
                 *((name.encode("ascii"), value.encode("latin-1")) for name, value in own.items()),
             ],
-            content=content,
+            content=None if body is None else render_body(body),
             extensions={"timeout": self._client.timeout.as_dict()},
         )
 
