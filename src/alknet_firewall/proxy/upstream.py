@@ -98,7 +98,7 @@ class Upstream:
             )
             response = await self._answer(request)
         except BaseException as error:
-            fail_span(span, type(error).__name__)
+            fail_span(span, getattr(error, "code", None) or type(error).__name__)
             span.end()
             raise
         span.set_attribute(HTTP_STATUS, response.status_code)
