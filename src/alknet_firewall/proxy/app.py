@@ -140,10 +140,10 @@ class _Proxy:
     async def _answer(self, request: Request, exchange: Exchange, body: dict[str, Any]) -> Response:
         try:
             verdict = await self._screen(exchange, body)
-        except ScreeningError as error:
+        except ScreeningError:
             exchange.action = f"failed_{self._config.proxy.fail}"
             if self._config.proxy.fail == "closed":
-                return unscreened(error)
+                return unscreened()
             return await self._forward(request, failed_open_headers(), body=body)
         if verdict.action == "block" and verdict.worst:
             return blocked(verdict, verdict.worst)

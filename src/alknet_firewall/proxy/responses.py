@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from ..errors import ProxyError, RequestError, ScreeningError
+from ..errors import ProxyError, RequestError
 from .policy import Finding, Verdict
 
 __all__ = ["blocked", "error_response", "failed_open_headers", "not_found", "verdict_headers"]
@@ -47,11 +47,12 @@ def blocked(verdict: Verdict, finding: Finding) -> JSONResponse:
     return error_response(error, verdict_headers(verdict))
 
 
-def unscreened(error: ScreeningError) -> JSONResponse:
-    """A request refused because it could not be screened."""
+def unscreened() -> JSONResponse:
+    """A request refused because it could not be screened; the log says why."""
     return JSONResponse(
         error_body(
-            f"The request could not be screened and was not forwarded: {error}.",
+            "The request could not be screened and was not forwarded: ask whoever runs the "
+            "proxy to look at its log.",
             type="server_error",
             code="screening_failed",
         ),
