@@ -106,7 +106,7 @@ def _leaves(value: object, role: Role, path: str, skip: _Skip) -> Iterator[Untru
 
 
 def _member(key: str, value: object, role: Role, path: str, skip: _Skip) -> Iterator[Untrusted]:
-    plain = _PLAIN_KEY.fullmatch(key) is not None
+    plain = _LABEL.fullmatch(key) is not None
     place = f"{path}.{key if plain else '*'}".removeprefix(".")
     if not plain:
         yield Untrusted(role, place, key)
@@ -115,8 +115,6 @@ def _member(key: str, value: object, role: Role, path: str, skip: _Skip) -> Iter
 
 
 # --- what is no text ---------------------------------------------------------
-
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 
 # Fields that name things and do not reach the model as words.
 _IDENTIFIER_KEYS = frozenset(
@@ -141,9 +139,9 @@ _IDENTIFIER_KEYS = frozenset(
 )
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/@=+-]{1,128}")
 
-# `get_current_weather`, `gpt-4o-mini`: at most six short words. Longer runs
-# could spell a sentence or carry an encoded one.
-_LABEL = re.compile(r"[A-Za-z0-9]{1,20}([_.:/@-]{1,2}[A-Za-z0-9]{1,20}){0,5}")
+# `get_current_weather`, `gpt-4o-mini`, `$ref`: at most six words of bounded
+# length. Longer runs could spell a sentence or carry an encoded one.
+_LABEL = re.compile(r"[$_]{0,2}[A-Za-z0-9]{1,32}(?:[_.:/@-]{1,2}[A-Za-z0-9]{1,32}){0,5}")
 
 
 def _is_identifier(key: str, value: str) -> bool:
