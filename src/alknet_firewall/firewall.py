@@ -19,8 +19,9 @@ from .model.embedded import EmbeddedModel
 from .model.protocol import DetectorModel, Encoding
 from .windows import window_bounds
 
-__all__ = ["Firewall"]
+__all__ = ["Firewall", "readable"]
 
+_SIGNALS = 8  # an alarm names the rarest directions, not all of them
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -118,11 +119,18 @@ class Firewall:
         )
 
     def _encode(self, model: DetectorModel, text: str) -> Encoding:
-        # A lone surrogate has no UTF-8 form; U+FFFD keeps every offset in place.
-        encoding = model.encode(_LONE_SURROGATE.sub("\ufffd", text))
+        encoding = model.encode(readable(text))
         if len(encoding.ids) > self._config.max_tokens:
             raise TextTooLongError(len(encoding.ids), self._config.max_tokens)
         return encoding
+
+
+def readable(text: str) -> str:
+    """The text with lone surrogates, which have no UTF-8 form, as U+FFFD.
+
+    It has the same length, so every offset stays in place.
+    """
+    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _detections(
@@ -153,7 +161,7 @@ def _alarm(
         score=score,
         role=role,
         spans=_spans(results, encoding, limits.suspicious) if level else (),
-        signals=tuple(codebook.score(worst.z, role)) if worst else (),
+        signals=tuple(codebook.score(worst.z, role, top=_SIGNALS)) if worst else (),
         windows=sum(len(result.scores) for result in results),
         tokens=len(encoding.ids),
         elapsed=time.perf_counter() - started,

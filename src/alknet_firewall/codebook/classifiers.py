@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,12 @@ class DirectionClassifier:
         """Log-odds of an attack for each row of `features` (rows, inputs)."""
         hidden = silu(features @ self.hidden_weights + self.hidden_bias)
         return np.asarray(hidden @ self.output_weights + self.output_bias, dtype=np.float64)
+
+    def rescaled(self, slope: float, offset: float) -> DirectionClassifier:
+        """The classifier whose logits are `slope * logit + offset`."""
+        weights = np.asarray(self.output_weights * slope, dtype=np.float32)
+        bias = np.asarray(self.output_bias * slope + offset, dtype=np.float32)
+        return replace(self, output_weights=weights, output_bias=bias)
 
 
 def direction_features(z: Array, centroids: Array, scale: Array) -> Array:

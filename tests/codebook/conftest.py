@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from alknet_firewall.codebook import Codebook
+from alknet_firewall.codebook.classifiers import DirectionClassifier
+from alknet_firewall.codebook.detection import Region, WindowShape
+from alknet_firewall.codebook.profiles import DirectionProfile
+from alknet_firewall.codebook.splines import fit_splines
+from alknet_firewall.config import Thresholds
+from alknet_firewall.model.protocol import ModelIdentity
+
+LAYERS, DIMENSIONS, HIDDEN, UNITS = 2, 3, 8, 4
+
+
+def make_region(rng: np.random.Generator) -> Region:
+    def normal(*shape: int) -> np.ndarray:  # type: ignore[type-arg]
+        return rng.standard_normal(shape).astype(np.float32)
+
+    shape = (LAYERS, DIMENSIONS)
+    return Region(
+        profile=DirectionProfile(
+            normal(*shape),
+            np.abs(normal(*shape)) + 0.5,
+            normal(*shape),
+            normal(*shape),
+            normal(*shape),
+        ),
+        splines=fit_splines(rng.standard_normal((200, LAYERS * DIMENSIONS))),
+        classifier=DirectionClassifier(
+            normal(LAYERS * DIMENSIONS, UNITS), normal(UNITS), normal(UNITS), normal(1)
+        ),
+    )
+
+
+@pytest.fixture
+def codebook() -> Codebook:
+    """A small made-up codebook: two layers, three directions, eight hidden dimensions."""
+    rng = np.random.default_rng(0)
+    return Codebook(
+        identity=ModelIdentity("some/model", "main", "ab" * 32, "embedded-int8"),
+        layers=(1, 3),
+        windows=WindowShape(tokens=32, overlap=8, block=4, run=2),
+        basis=rng.standard_normal((LAYERS, DIMENSIONS, HIDDEN)).astype(np.float32),
+        mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
+        regions={"user": make_region(rng), "tool": make_region(rng)},
+        thresholds={"user": Thresholds(0.5, 0.9), "tool": Thresholds(0.4, 0.8)},
+        provenance={"files": []},
+    )

@@ -1,0 +1,196 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from alknet_firewall.codebook import Codebook
+from alknet_firewall.codebook.detection import Region
+from alknet_firewall.codebook.files import _sha256, write
+from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
+
+from .conftest import DIMENSIONS, HIDDEN, LAYERS
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def folder(codebook: Codebook, tmp_path: Path) -> Path:
+    write(codebook, tmp_path / "codebook")
+    return tmp_path / "codebook"
+
+
+def activations(tokens: int = 20) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
+    rng = np.random.default_rng(5)
+    return {n: rng.standard_normal((tokens, HIDDEN)).astype(np.float32) for n in (1, 3)}
+
+
+def test_it_survives_being_written_and_read(codebook: Codebook, folder: Path) -> None:
+    read = Codebook.load(folder)
+    z = codebook.project(activations())
+    assert z.shape == (20, LAYERS, DIMENSIONS)
+    np.testing.assert_array_equal(read.project(activations()), z)
+    np.testing.assert_array_equal(read.detect(z, "tool").scores, codebook.detect(z, "tool").scores)
+    assert read.score(z[0]) == codebook.score(z[0])
+    assert read.thresholds == codebook.thresholds
+    assert read.identity == codebook.identity
+
+
+def test_writing_twice_gives_the_same_bytes(codebook: Codebook, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(codebook, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_nothing_in_it_can_be_changed(folder: Path) -> None:
+    codebook = Codebook.load(folder)
+    region: Region = codebook.regions["user"]
+    for array in (
+        codebook.basis,
+        codebook.mean,
+        region.profile.scale,
+        region.classifier.hidden_weights,
+        region.splines.knots,
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    with pytest.raises(AttributeError):
+        codebook.mean = codebook.mean  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        codebook.thresholds["user"] = codebook.thresholds["tool"]  # type: ignore[index]
+
+
+def test_every_run_of_blocks_is_scored_and_the_worst_decides(codebook: Codebook) -> None:
+    z = codebook.project(activations(18))
+    result = codebook.detect(z, "user")
+    assert result.places == ((0, 8), (4, 12), (8, 16), (12, 18))
+    assert ((result.scores >= 0) & (result.scores <= 1)).all()
+    assert result.score == result.scores.max()
+    worst = int(result.scores.argmax())
+    start, end = result.places[worst]
+    np.testing.assert_allclose(result.z, z[start:end].mean(axis=0), atol=1e-5)
+    assert result.shifted(100).places[0] == (100, 108)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_signals_are_tail_probabilities_rarest_first(seed: int) -> None:
+    from .conftest import make_region
+
+    region = make_region(np.random.default_rng(0))
+    z = np.random.default_rng(seed).standard_normal((LAYERS, DIMENSIONS)).astype(np.float32) * 3
+    from alknet_firewall.codebook.detection import score
+
+    signals = score(z, region, [1, 3])
+    assert len(signals) == LAYERS * DIMENSIONS
+    probabilities = [signal.probability for signal in signals]
+    assert probabilities == sorted(probabilities)
+    assert all(0 <= probability <= 1 for probability in probabilities)
+    for signal in signals:
+        assert signal.z == pytest.approx(float(z[[1, 3].index(signal.layer), signal.dimension]))
+    assert score(z, region, [1, 3], top=2) == signals[:2]
+
+
+def test_another_model_is_refused(codebook: Codebook) -> None:
+    codebook.check_model(codebook.identity, [1, 2, 3])
+    with pytest.raises(CodebookMismatchError, match="weights_sha256"):
+        codebook.check_model(replace(codebook.identity, weights_sha256="cd" * 32), [1, 3])
+    with pytest.raises(CodebookMismatchError, match="embedded-fp32"):
+        codebook.check_model(replace(codebook.identity, engine="embedded-fp32"), [1, 3])
+    with pytest.raises(CodebookMismatchError, match="extraction_layers"):
+        codebook.check_model(codebook.identity, [1, 2])
+
+
+def edit_json(path: Path, change: Edit) -> None:
+    value = json.loads(path.read_text("utf-8"))
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    _reseal(path)
+
+
+def edit_tensors(path: Path, change: Edit) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    _reseal(path)
+
+
+def _reseal(path: Path) -> None:
+    """Make the checksum right, so that the content's own check has to notice."""
+    config = path.parent / "config.json"
+    if path != config:
+        value = json.loads(config.read_text("utf-8"))
+        value["files"][path.name] = _sha256(path)
+        config.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _set(key: str, value: object) -> Edit:
+    return lambda content: content.__setitem__(key, value)
+
+
+def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
+    def change(content: dict[str, Any]) -> None:
+        target = content["user"][field]
+        for step in index[:-1]:
+            target = target[step]
+        target[index[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "problem"),
+    [
+        ("basis.safetensors", lambda t: t.pop("mean"), "'mean' is missing"),
+        ("basis.safetensors", _set("mean", np.zeros((2, 7), np.float32)), "shape"),
+        ("basis.safetensors", _set("mean", np.zeros((2, 8))), "float64"),
+        ("basis.safetensors", _set("mean", np.full((2, 8), np.nan, np.float32)), "not finite"),
+        ("regions.safetensors", lambda t: t.pop("tool.centroids"), "tool.centroids"),
+        ("regions.safetensors", _set("user.scale", np.zeros((2, 3), np.float32)), "above 0"),
+        ("regions.safetensors", _set("user.hidden_bias", np.zeros(9, np.float32)), "shape"),
+        ("splines.json", _spline("knots", (0, 3), 1e9), "strictly increasing"),
+        ("splines.json", _spline("coefficients", (1, 0, 0), -0.1), "leaves"),
+        ("splines.json", _spline("coefficients", (1, 2, 0), 0.99), "increasing at the knots"),
+        ("splines.json", _spline("coefficients", (2, 4, 1), 1e6), "decrease"),
+        ("splines.json", _spline("tail_decay", (2, 1), 0.0), "tail rate"),
+        ("splines.json", lambda s: s["user"]["knots"].pop(), "knots"),
+        ("splines.json", lambda s: s["user"]["knots"][0].pop(), "different numbers"),
+        ("splines.json", lambda s: s.pop("tool"), "no splines"),
+        ("config.json", _set("format", 99), "format"),
+        ("config.json", _set("layers", "1,3"), "layers"),
+        ("config.json", lambda c: c.pop("engine"), "engine"),
+        ("config.json", lambda c: c["thresholds"].pop("tool"), "thresholds"),
+        ("config.json", lambda c: c["windows"].update(overlap=32), "windows"),
+        ("config.json", lambda c: c["thresholds"]["user"].update(suspicious=2.0), "suspicious"),
+    ],
+)
+def test_invalid_content_is_named(folder: Path, file: str, change: Edit, problem: str) -> None:
+    (edit_json if file.endswith(".json") else edit_tensors)(folder / file, change)
+    with pytest.raises(CodebookFormatError, match=problem):
+        Codebook.load(folder)
+
+
+@pytest.mark.parametrize(
+    "file", ["basis.safetensors", "regions.safetensors", "splines.json", "config.json"]
+)
+def test_a_missing_or_damaged_file_is_named(folder: Path, file: str) -> None:
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CodebookFormatError, match=file):
+        Codebook.load(folder)
+    (folder / file).unlink()
+    with pytest.raises(CodebookFormatError, match=file):
+        Codebook.load(folder)
+
+
+def test_a_codebook_that_cannot_be_downloaded_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CodebookError, match="HF_HUB_OFFLINE"):
+        Codebook.from_hf_hub("some/codebook", cache_dir=str(tmp_path), local_files_only=True)
