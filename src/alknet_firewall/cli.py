@@ -189,11 +189,16 @@ def download(config_path: Path | None) -> None:
     "(needs the `torch` extra).",
 )
 @click.option("--layers", help="Extraction layers, such as 2,4,6.")
-@click.option("--dimensions", default=64, show_default=True, help="SVD directions per layer.")
+@click.option("--dimensions", default=256, show_default=True, help="SVD directions per layer.")
 @click.option(
     "--limit", default=500, show_default=True, help="Rows of each source, label and role."
 )
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--licences",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='JSON to record in the codebook: {"file.jsonl": {"origin": ..., "licence": ...}}.',
+)
 @_config_option
 def compile_codebook(
     data: Path,
@@ -203,6 +208,7 @@ def compile_codebook(
     dimensions: int,
     limit: int,
     seed: int,
+    licences: Path | None,
     config_path: Path | None,
 ) -> None:
     """Compile a codebook from labelled text. The same input gives the same files."""
@@ -210,7 +216,7 @@ def compile_codebook(
 
     options = CompileOptions(n_dimensions=dimensions, rows_per_group=limit, seed=seed)
     model = open_model(model_id, _layers(layers), _load(config_path).firewall)
-    build(data, out, model, options)
+    build(data, out, model, options, _json_file(licences) if licences else None)
     click.echo(f"compiled: {out}")
 
 
@@ -287,7 +293,14 @@ def _read(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8", "replace")
     except OSError as error:
-        raise click.UsageError(f"--file {file}: cannot be read ({error.strerror})") from error
+        raise click.UsageError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _json_file(file: Path) -> Any:
+    try:
+        return json.loads(_read(file))
+    except ValueError as error:
+        raise click.UsageError(f"{file}: is not valid JSON ({error})") from error
 
 
 def _stdin() -> str:

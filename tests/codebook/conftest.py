@@ -13,7 +13,7 @@ LAYERS, DIMENSIONS, HIDDEN, UNITS = 2, 3, 8, 4
 
 
 def make_region(rng: np.random.Generator) -> Region:
-    def normal(*shape: int) -> np.ndarray:  # type: ignore[type-arg]
+    def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
     shape = (LAYERS, DIMENSIONS)

@@ -26,7 +26,7 @@ def folder(codebook: Codebook, tmp_path: Path) -> Path:
     return tmp_path / "codebook"
 
 
-def activations(tokens: int = 20) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
+def activations(tokens: int = 20) -> dict[int, np.ndarray]:
     rng = np.random.default_rng(5)
     return {n: rng.standard_normal((tokens, HIDDEN)).astype(np.float32) for n in (1, 3)}
 

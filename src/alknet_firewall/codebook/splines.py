@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SplineTable", "fit_splines", "strictly_increasing"]
+__all__ = ["N_KNOTS", "SplineTable", "fit_splines", "strictly_increasing"]
 
 Array = NDArray[np.float64]
 
@@ -129,7 +129,10 @@ def _pchip_slopes(knots: Array, values: Array) -> Array:
     from scipy.interpolate import PchipInterpolator
 
     slopes: Array = PchipInterpolator(knots, values).derivative()(knots)
-    return slopes
+    # Where knots all but coincide, rounding can pass the bound of a monotone
+    # cubic, three times the secant on either side (Fritsch and Carlson, 1980).
+    bound = 3 * np.diff(values) / np.diff(knots)
+    return np.clip(slopes, 0, np.minimum(np.append(bound, np.inf), np.append(np.inf, bound)))
 
 
 def _tail_rates(column: Array, knots: Array) -> Array:

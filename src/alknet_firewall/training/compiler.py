@@ -9,7 +9,7 @@ Compiling the same files with the same options twice gives the same bytes.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..codebook.detection import Region, WindowShape
 from ..codebook.files import write
 from ..codebook.profiles import DirectionProfile
 from ..codebook.projection import project, roll
-from ..codebook.splines import fit_splines
+from ..codebook.splines import N_KNOTS, fit_splines
 from ..config import FirewallConfig, Thresholds
 from ..errors import DataError
 from ..model.embedded import DEFAULT_LAYERS, EmbeddedModel
@@ -49,7 +49,7 @@ SUSPICIOUS_RATE, DANGEROUS_RATE = 0.01, 0.001
 class CompileOptions:
     """What a compilation depends on, besides the data and the model."""
 
-    n_dimensions: int = 64
+    n_dimensions: int = 256
     rows_per_group: int = 500
     """Rows of each (source, label, role)."""
     poisoned: int = 5000
@@ -118,9 +118,16 @@ def open_model(
     return HFDetectorModel(name, revision, extraction_layers=layers)
 
 
-def build(data: Path, out: Path, model: DetectorModel, options: CompileOptions) -> Codebook:
+def build(
+    data: Path,
+    out: Path,
+    model: DetectorModel,
+    options: CompileOptions,
+    licences: Mapping[str, Any] | None = None,
+) -> Codebook:
     """Compile the texts of `data` with `model` and write the codebook to `out`.
 
+    `licences` says where each file comes from, by file name; it is recorded.
     Raises `DataError` for data that cannot be read or that lacks a class, and
     `ModelError` for the model.
     """
@@ -144,7 +151,7 @@ def build(data: Path, out: Path, model: DetectorModel, options: CompileOptions) 
         mean=mean,
         regions={role: region for role, (region, _) in fitted.items()},
         thresholds={role: thresholds for role, (_, thresholds) in fitted.items()},
-        provenance=_provenance(files, chosen, options),
+        provenance=_provenance(files, chosen, options, licences or {}),
     )
     write(codebook, out)
     return codebook
@@ -153,9 +160,11 @@ def build(data: Path, out: Path, model: DetectorModel, options: CompileOptions) 
 def _check_classes(rows: Rows, data: Path) -> None:
     for role in get_args(Role):
         for attack in (False, True):
-            if ((rows.role == role) & (rows.attack == attack)).sum() < 2:
+            if ((rows.role == role) & (rows.attack == attack)).sum() < N_KNOTS:
                 name = "attack" if attack else "benign"
-                raise DataError(f"{data}: holds fewer than two {name} rows of role {role!r}")
+                raise DataError(
+                    f"{data}: holds fewer than {N_KNOTS} {name} rows of role {role!r}: add some"
+                )
 
 
 def fit_basis(blocks: Blocks, rows: Rows, options: CompileOptions) -> tuple[Array, Array]:
@@ -245,7 +254,17 @@ def place_labels(role: Role, places: Places, rows: Rows) -> tuple[Array, NDArray
     filled = places.injected >= 0.5 * places.tokens
     positive = attack & (~known | holds | filled)
     unclear = attack & ~positive & (places.injected > 0)
-    return positive.astype(np.float32), (rows.role == role)[places.example] & ~unclear
+    return positive.astype(np.float32), _relevant(role, rows)[places.example] & ~unclear
+
+
+def _relevant(role: Role, rows: Rows) -> NDArray[np.bool_]:
+    """The texts that teach about a role: its own, and for `tool` every attack.
+
+    What a user must not ask, a document must not ask either; the reverse does
+    not hold, since an ordinary request is an attack only inside a document.
+    """
+    mine: NDArray[np.bool_] = rows.role == role
+    return mine | rows.attack if role == "tool" else mine
 
 
 def _profile(normal: Array, attacks: Array) -> DirectionProfile:
@@ -313,7 +332,10 @@ def _thresholds(scores: NDArray[np.floating], rows: Rows, mine: NDArray[np.bool_
 
 
 def _provenance(
-    files: Sequence[DataFile], chosen: Sequence[Example], options: CompileOptions
+    files: Sequence[DataFile],
+    chosen: Sequence[Example],
+    options: CompileOptions,
+    licences: Mapping[str, Any],
 ) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for example in chosen:
@@ -325,7 +347,7 @@ def _provenance(
                 "sha256": file.sha256,
                 "rows": file.rows,
                 "rows_used": counts.get(Path(file.name).stem, 0),
-                "licence": "",
+                **licences.get(file.name, {"origin": "not stated", "licence": "not stated"}),
             }
             for file in files
         ],

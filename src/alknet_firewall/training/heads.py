@@ -20,11 +20,11 @@ class HeadOptions:
     """How a classifier is trained."""
 
     units: int = 64
-    epochs: int = 10
+    epochs: int = 6
     batch: int = 1024
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
-    dropout: float = 0.1
+    dropout: float = 0.3
 
 
 def fit_classifier(
