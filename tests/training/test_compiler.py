@@ -27,7 +27,7 @@ QUICK = CompileOptions(
     poisoned=30,
     mixed=10,
     folds=2,
-    head=HeadOptions(units=8, epochs=300, batch=64),
+    head=HeadOptions(units=8, epochs=300, batch=64, dropout=0.0),
 )
 TOPICS = [
     f"{a} {b}"

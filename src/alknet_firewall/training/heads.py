@@ -53,14 +53,16 @@ def fit_classifier(
 def platt(logits: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
     """The (slope, offset) that make `sigmoid(slope * logit + offset)` a probability.
 
-    Platt scaling on held-out logits; both classes count the same.
+    Platt scaling (1999) on held-out logits, with his smoothed targets, so that
+    a perfect separation does not saturate; both classes count the same.
     """
-    weights = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
-    signs = np.where(labels, 1.0, -1.0)
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    weights = np.where(labels, 0.5 / positives, 0.5 / negatives)
 
     def loss(parameters: NDArray[np.float64]) -> float:
-        margin = signs * (np.exp(parameters[0]) * logits + parameters[1])
-        return float((weights * np.logaddexp(0, -margin)).sum())
+        logit = np.exp(parameters[0]) * logits + parameters[1]
+        return float((weights * (np.logaddexp(0, logit) - targets * logit)).sum())
 
     log_slope, offset = minimize(loss, np.zeros(2), method="Nelder-Mead").x
     return float(np.exp(log_slope)), float(offset)
