@@ -27,7 +27,7 @@ QUICK = CompileOptions(
     poisoned=30,
     mixed=10,
     folds=2,
-    head=HeadOptions(units=8, epochs=300, batch=64, dropout=0.0),
+    head=HeadOptions(units=8, epochs=100, batch=64, dropout=0.0, learning_rate=0.02),
 )
 TOPICS = [
     f"{a} {b}"
