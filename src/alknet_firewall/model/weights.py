@@ -7,7 +7,6 @@ beside it and renames, under a lock that other processes wait for.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -21,12 +20,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..errors import (
-    CacheError,
-    ModelError,
-    WeightsNotFoundError,
-    WeightsVerificationError,
-)
+from ..errors import CacheError, ModelError
+from .repository import check_sha256, hub_errors, sha256
 
 __all__ = ["EMBEDDED", "PreparedWeights", "WeightsSource", "default_cache_dir", "prepare"]
 
@@ -103,33 +98,18 @@ def prepare(
     return prepared
 
 
-def verify_sha256(path: Path, expected: str) -> None:
-    """Raise `WeightsVerificationError` unless the file has this sha256."""
-    actual = _sha256(path)
-    if actual != expected:
-        raise WeightsVerificationError(
-            f"{path}: its sha256 is {actual} and must be {expected}: delete the file and let it "
-            "be fetched again"
-        )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_intact(folder: Path) -> bool:
     """Whether the folder is complete and every file has its checksum."""
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        return all(_sha256(folder / name) == digest for name, digest in manifest.items())
+        return all(sha256(folder / name) == digest for name, digest in manifest.items())
     except (OSError, ValueError, AttributeError):
         return False
 
 
 def _find(source: WeightsSource, *, local_files_only: bool) -> Path:
     path = _in_package(source) or _from_hub(source, local_files_only=local_files_only)
-    verify_sha256(path, source.sha256)
+    check_sha256(path, sha256(path), source.sha256)
     return path
 
 
@@ -145,9 +125,8 @@ def _in_package(source: WeightsSource) -> Path | None:
 
 def _from_hub(source: WeightsSource, *, local_files_only: bool) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with hub_errors(_how_to_get(source)):
         return Path(
             hf_hub_download(
                 source.model_id,
@@ -156,8 +135,6 @@ def _from_hub(source: WeightsSource, *, local_files_only: bool) -> Path:
                 local_files_only=local_files_only,
             )
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise WeightsNotFoundError(_how_to_get(source)) from error
 
 
 def _how_to_get(source: WeightsSource) -> str:
@@ -186,7 +163,7 @@ def _convert_into(folder: Path, gguf: Path, n_layers: int, *, progress: bool) ->
 
 
 def _write_manifest(folder: Path) -> None:
-    digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     (folder / _MANIFEST).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
