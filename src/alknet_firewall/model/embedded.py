@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import Precision
 from ..errors import UnsupportedModelError
+from .inputs import check_ids
 from .protocol import Activations, Encoding, Extraction, ModelIdentity
 from .weights import EMBEDDED, PreparedWeights, WeightsSource, prepare
 
@@ -67,6 +68,7 @@ class EmbeddedModel:
         self._session: ort.InferenceSession | None = None
         self._tokenizer: Tokenizer | None = None
         self._bos_id = 1
+        self._limits = (0, 0)  # size of the vocabulary, and positions
 
     @property
     def extraction_layers(self) -> list[int]:
@@ -114,6 +116,7 @@ class EmbeddedModel:
     ) -> Activations:
         self.load()
         assert self._session is not None  # noqa: S101  load() sets it or raises
+        check_ids(input_ids, *self._limits)
         states = self._session.run(None, _feed(input_ids))
         return {
             layer: state[0] if extraction == "per_token" else state[0, -1]
@@ -125,6 +128,7 @@ class EmbeddedModel:
 
         config = json.loads((prepared.folder / "config.json").read_text("utf-8"))
         self._bos_id = config["bos_token_id"]
+        self._limits = (config["vocab_size"], config["max_position_embeddings"])
         self._tokenizer = Tokenizer.from_file(str(prepared.folder / "tokenizer.json"))
         self._session = _session(
             prepared.folder, config, self._layers, self._precision, self._threads
