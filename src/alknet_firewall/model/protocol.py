@@ -54,8 +54,16 @@ class DetectorModel(Protocol):
 
     model_id: str
     revision: str
-    hidden_dim: int
-    n_layers: int
+
+    @property
+    def hidden_dim(self) -> int:
+        """Numbers in one hidden state."""
+        ...
+
+    @property
+    def n_layers(self) -> int:
+        """Transformer blocks, so the deepest layer that can be read."""
+        ...
 
     @property
     def extraction_layers(self) -> list[int]:
@@ -85,5 +93,8 @@ class DetectorModel(Protocol):
     def infer(
         self, input_ids: Sequence[int], *, extraction: Extraction = "per_token"
     ) -> Activations:
-        """Hidden states (float32) at the extraction layers, loading if needed."""
+        """Hidden states (float32) at the extraction layers, loading if needed.
+
+        Raises `ScreeningError` for no ids, too many, or ids the model lacks.
+        """
         ...
