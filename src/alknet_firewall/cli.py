@@ -199,6 +199,11 @@ def download(config_path: Path | None) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help='JSON to record in the codebook: {"file.jsonl": {"origin": ..., "licence": ...}}.',
 )
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep activations here, so that an interrupted run can be resumed.",
+)
 @_config_option
 def compile_codebook(
     data: Path,
@@ -209,6 +214,7 @@ def compile_codebook(
     limit: int,
     seed: int,
     licences: Path | None,
+    cache: Path | None,
     config_path: Path | None,
 ) -> None:
     """Compile a codebook from labelled text. The same input gives the same files."""
@@ -216,7 +222,7 @@ def compile_codebook(
 
     options = CompileOptions(n_dimensions=dimensions, rows_per_group=limit, seed=seed)
     model = open_model(model_id, _layers(layers), _load(config_path).firewall)
-    build(data, out, model, options, _json_file(licences) if licences else None)
+    build(data, out, model, options, _json_file(licences) if licences else None, cache)
     click.echo(f"compiled: {out}")
 
 

@@ -70,6 +70,18 @@ def test_compiling_again_gives_identical_files(compiled: Path) -> None:
         assert first.read_bytes() == second.read_bytes()
 
 
+def test_activations_are_taken_from_the_cache(compiled: Path) -> None:
+    model, cache = EmbeddedModel(LAYERS), compiled / "cache"
+    build(compiled / "data", compiled / "filling", model, QUICK, cache=cache)
+    (stored,) = cache.iterdir()
+    build(compiled / "data", compiled / "cached", model, QUICK, cache=cache)
+    stored.write_bytes(stored.read_bytes()[:100])
+    build(compiled / "data", compiled / "damaged", model, QUICK, cache=cache)
+    for name in ("filling", "cached", "damaged"):
+        for file in (compiled / "codebook").iterdir():
+            assert file.read_bytes() == (compiled / name / file.name).read_bytes()
+
+
 def test_another_seed_gives_another_classifier(compiled: Path) -> None:
     build(compiled / "data", compiled / "other", EmbeddedModel(LAYERS), replace(QUICK, seed=1))
     first, other = Codebook.load(compiled / "codebook"), Codebook.load(compiled / "other")
@@ -103,7 +115,7 @@ def test_the_basis_is_orthonormal_and_the_provenance_complete(compiled: Path) ->
 
 def test_a_class_that_is_missing_is_named(tmp_path: Path) -> None:
     row = {"text": "hello", "label": "benign", "kind": "benign_instruction", "role": "user"}
-    (tmp_path / "only.jsonl").write_text(f"{json.dumps(row)}\n" * 5, encoding="utf-8")
+    (tmp_path / "only.jsonl").write_text(f"{json.dumps(row)}\n" * 20, encoding="utf-8")
     with pytest.raises(DataError, match="attack rows of role 'user'"):
         build(tmp_path, tmp_path / "out", EmbeddedModel(LAYERS), QUICK)
 

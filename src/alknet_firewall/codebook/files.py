@@ -113,8 +113,8 @@ def write(codebook: Codebook, path: Path) -> None:
     from safetensors.numpy import save_file
 
     path.mkdir(parents=True, exist_ok=True)
-    save_file({"basis_vectors": codebook.basis, "mean": codebook.mean}, path / BASIS)
-    save_file(_region_tensors(codebook), path / REGIONS)
+    save_file(_contiguous({"basis_vectors": codebook.basis, "mean": codebook.mean}), path / BASIS)
+    save_file(_contiguous(_region_tensors(codebook)), path / REGIONS)
     _write_json(path / SPLINES, {r: asdict(_spline_file(codebook, r)) for r in get_args(Role)})
     config = CodebookConfig(
         format=FORMAT,
@@ -251,9 +251,14 @@ def _matrix(rows: list[Any], path: Path) -> NDArray[np.float64]:
     return matrix
 
 
+def _contiguous(tensors: dict[str, Array]) -> dict[str, Array]:
+    """safetensors writes memory as it lies: another order would be read back wrong."""
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+
+
 def _region_tensors(codebook: Codebook) -> dict[str, Array]:
     return {
-        f"{role}.{field.name}": np.ascontiguousarray(getattr(part, field.name), dtype=np.float32)
+        f"{role}.{field.name}": getattr(part, field.name)
         for role, region in codebook.regions.items()
         for part in (region.profile, region.classifier)
         for field in fields(part)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from ..codebook.detection import WindowShape
@@ -18,6 +24,8 @@ from ..windows import window_bounds
 from .data_loader import Example
 
 __all__ = ["Blocks", "extract"]
+
+_CHUNK = 1000  # texts stored together
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +45,81 @@ class Blocks:
 
 
 def extract(
-    model: DetectorModel, examples: Sequence[Example], shape: WindowShape, max_tokens: int
+    model: DetectorModel,
+    examples: Sequence[Example],
+    shape: WindowShape,
+    max_tokens: int,
+    cache: Path | None = None,
 ) -> Blocks:
     """Run the model over the first `max_tokens` of every text.
 
     The same examples give the same arrays: texts are run one window at a time,
-    so that no text's numbers depend on its neighbours.
+    so that no text's numbers depend on its neighbours. With a `cache`
+    directory, finished chunks are kept there, and an interrupted run goes on
+    where it stopped.
     """
     model.load()
+    parts: list[Blocks] = []
+    with tqdm(desc="extracting activations", unit="text", total=len(examples)) as bar:
+        for start in range(0, len(examples), _CHUNK):
+            chunk = examples[start : start + _CHUNK]
+            path = cache / _key(model, chunk, shape, max_tokens) if cache else None
+            blocks = _stored(path) if path else None
+            if blocks is None:
+                blocks = _run(model, chunk, shape, max_tokens, bar)
+                if path:
+                    _store(blocks, path)
+            parts.append(replace(blocks, example=blocks.example + np.int32(start)))
+            bar.update(start + len(chunk) - bar.n)
+    return _joined(parts)
 
+
+def _run(
+    model: DetectorModel,
+    examples: Sequence[Example],
+    shape: WindowShape,
+    max_tokens: int,
+    bar: tqdm[NoReturn],
+) -> Blocks:
     def run(numbered: tuple[int, Example]) -> Blocks:
-        return _blocks_of(model, *numbered, shape, max_tokens)
+        blocks = _blocks_of(model, *numbered, shape, max_tokens)
+        bar.update()
+        return blocks
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        parts = list(
-            tqdm(
-                pool.map(run, enumerate(examples)),
-                desc="extracting activations",
-                unit="text",
-                total=len(examples),
-            )
-        )
+        return _joined(list(pool.map(run, enumerate(examples))))
+
+
+def _joined(parts: Sequence[Blocks]) -> Blocks:
     return Blocks(*(np.concatenate(arrays) for arrays in zip(*map(_fields, parts), strict=True)))
+
+
+def _key(
+    model: DetectorModel, examples: Sequence[Example], shape: WindowShape, max_tokens: int
+) -> str:
+    """A file name that changes with anything the activations depend on."""
+    inputs = (
+        asdict(model.identity),
+        model.extraction_layers,
+        asdict(shape),
+        max_tokens,
+        [(example.text, example.injection) for example in examples],
+    )
+    return f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()}.safetensors"
+
+
+def _stored(path: Path) -> Blocks | None:
+    try:
+        return Blocks(**load_file(path))
+    except (OSError, SafetensorError, TypeError):
+        return None
+
+
+def _store(blocks: Blocks, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(asdict(blocks), partial)
+    partial.replace(path)
 
 
 def _fields(blocks: Blocks) -> tuple[NDArray[np.generic], ...]:

@@ -124,10 +124,12 @@ def build(
     model: DetectorModel,
     options: CompileOptions,
     licences: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
 ) -> Codebook:
     """Compile the texts of `data` with `model` and write the codebook to `out`.
 
     `licences` says where each file comes from, by file name; it is recorded.
+    `cache` is a directory that keeps activations for a run that is resumed.
     Raises `DataError` for data that cannot be read or that lacks a class, and
     `ModelError` for the model.
     """
@@ -136,7 +138,7 @@ def build(
     chosen += compose(chosen, options.poisoned, options.mixed, options.seed)
     rows = Rows.of(chosen)
     _check_classes(rows, data)
-    blocks = extract(model, chosen, options.windows, options.max_tokens)
+    blocks = extract(model, chosen, options.windows, options.max_tokens, cache)
     basis, mean = fit_basis(blocks, rows, options)
     places = place_means(blocks, basis, mean, options.windows)
     fitted = {
