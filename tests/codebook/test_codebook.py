@@ -42,6 +42,14 @@ def test_it_survives_being_written_and_read(codebook: Codebook, folder: Path) ->
     assert read.identity == codebook.identity
 
 
+def test_the_order_of_an_array_in_memory_does_not_matter(
+    codebook: Codebook, tmp_path: Path
+) -> None:
+    reordered = replace(codebook, basis=np.asfortranarray(codebook.basis))
+    write(reordered, tmp_path)
+    np.testing.assert_array_equal(Codebook.load(tmp_path).basis, codebook.basis)
+
+
 def test_writing_twice_gives_the_same_bytes(codebook: Codebook, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(codebook, tmp_path / name)
