@@ -126,10 +126,11 @@ def build_graph(
 def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 per output column: `weight ~ quantized * scale`.
 
-    `weight` is `(in, out)`; a column of zeros gets scale 1.
+    `weight` is `(in, out)`; a column of zeros, or of numbers so small that
+    their 127th part is none, gets scale 1.
     """
     largest = np.abs(weight).max(axis=0)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    scale = np.where(largest > 1e-30, largest / 127, 1).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale
 
 
