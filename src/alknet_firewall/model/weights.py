@@ -28,6 +28,7 @@ __all__ = ["EMBEDDED", "PreparedWeights", "WeightsSource", "default_cache_dir", 
 Progress = Callable[[int, int], None]
 
 _MANIFEST = "manifest.json"
+_NEEDED = {"config.json", "model.safetensors", "tokenizer.json"}
 _LAYOUT = 1  # of the prepared folder; a change makes old folders invisible
 
 
@@ -102,7 +103,9 @@ def _is_intact(folder: Path) -> bool:
     """Whether the folder is complete and every file has its checksum."""
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        return all(sha256(folder / name) == digest for name, digest in manifest.items())
+        return manifest.keys() >= _NEEDED and all(
+            sha256(folder / name) == digest for name, digest in manifest.items()
+        )
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -151,6 +154,9 @@ def _convert_into(folder: Path, gguf: Path, n_layers: int, *, progress: bool) ->
     # Imported here because the gguf package is needed this once only.
     from .conversion import convert_gguf
 
+    # What a killed process left: nobody else is converting, we hold the lock.
+    for stale in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with _progress_bar(progress) as report:
