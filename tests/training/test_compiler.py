@@ -10,16 +10,10 @@ import pytest
 from alknet_firewall import Codebook, EmbeddedModel, Firewall, FirewallConfig
 from alknet_firewall.codebook.detection import WindowShape
 from alknet_firewall.errors import DataError
-from alknet_firewall.training.compiler import (
-    CompileOptions,
-    Places,
-    Rows,
-    build,
-    place_labels,
-    place_weights,
-)
+from alknet_firewall.training.compiler import CompileOptions, build
 from alknet_firewall.training.evaluate import evaluate, table
 from alknet_firewall.training.heads import HeadOptions
+from alknet_firewall.training.places import Places, Rows, place_labels, place_weights
 
 LAYERS = (1, 2)
 QUICK = CompileOptions(
@@ -134,7 +128,8 @@ def test_places_are_labelled_by_what_they_hold_of_the_injection() -> None:
     rows = Rows(
         attack=np.array([True, False, True]),
         role=np.array(["tool", "tool", "user"]),
-        source=np.array(["a", "b", "c"]),
+        origin=np.array(["a", "b", "c"]),
+        composed=np.zeros(3, dtype=bool),
         known=np.array([True, False, False]),
     )
     all_places = places([20, 2, 0, 0, 0], [0, 0, 0, 1, 2])
@@ -149,7 +144,8 @@ def test_classes_are_drawn_equally_often() -> None:
     rows = Rows(
         attack=np.array([True, False, False]),
         role=np.array(["user"] * 3),
-        source=np.array(["a", "b", "c"]),
+        origin=np.array(["a", "b", "c"]),
+        composed=np.zeros(3, dtype=bool),
         known=np.zeros(3, dtype=bool),
     )
     labels = np.array([1, 0, 0, 0], np.float32)

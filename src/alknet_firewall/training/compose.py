@@ -19,8 +19,6 @@ from .data_loader import Example
 
 __all__ = ["compose"]
 
-SOURCE = "composed"
-
 _LONGEST_CARRIER = 2500  # characters; more adds time and no variety
 _LONGEST_TASK = 300
 _BREAK = re.compile(r"(?<=[.!?;,>}\]])\s+|\n+")
@@ -34,12 +32,10 @@ def compose(examples: Sequence[Example], poisoned: int, mixed: int, seed: int) -
     Deterministic by `seed`. No carriers among the examples, no documents.
     """
     rng = random.Random(seed)  # noqa: S311  not for secrets
-    carriers = [e.text for e in examples if e.role == "tool" and e.label == "benign" and e.text]
+    carriers = [e for e in examples if e.role == "tool" and e.label == "benign" and e.text]
     if not carriers:
         return []
-    phrases = tomllib.loads(
-        resources.files(__package__).joinpath("phrases.toml").read_text("utf-8")
-    )
+    phrases = _phrases()
     tasks = [e.text for e in examples if _is_task(e)] or phrases["actions"]
     documents = [
         _poisoned(rng, rng.choice(carriers), rng.choice(phrases["wrappers"]), payload)
@@ -66,24 +62,27 @@ def _payloads(
     return [rng.choice(actions if rng.random() < 0.6 else tasks) for _ in range(count)]
 
 
-def _poisoned(rng: random.Random, carrier: str, wrapper: str, payload: str) -> Example:
+def _poisoned(rng: random.Random, carrier: Example, wrapper: str, payload: str) -> Example:
     injection = wrapper.replace("{payload}", payload)
     if rng.random() < 0.1:
         injection = injection.upper()
     return Example(
-        text=_insert(rng, carrier, injection),
+        text=_insert(rng, carrier.text, injection),
         label="attack",
         kind="indirect_injection",
         role="tool",
-        source=SOURCE,
+        source=carrier.source,
         injection=injection,
+        composed=True,
     )
 
 
-def _mixed(rng: random.Random, carriers: Sequence[str]) -> Example:
-    sentences = [s for s in _BREAK.split(rng.choice(carriers)[:_LONGEST_CARRIER]) if s.strip()]
-    text = _insert(rng, rng.choice(carriers), rng.choice(sentences or [""]))
-    return Example(text, "benign", "benign_document", "tool", SOURCE)
+def _mixed(rng: random.Random, carriers: Sequence[Example]) -> Example:
+    other = rng.choice(carriers).text[:_LONGEST_CARRIER]
+    sentences = [sentence for sentence in _BREAK.split(other) if sentence.strip()]
+    carrier = rng.choice(carriers)
+    text = _insert(rng, carrier.text, rng.choice(sentences or [""]))
+    return Example(text, "benign", "benign_document", "tool", carrier.source, composed=True)
 
 
 def _insert(rng: random.Random, carrier: str, foreign: str) -> str:

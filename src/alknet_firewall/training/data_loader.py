@@ -24,7 +24,10 @@ _TOOL_KINDS = frozenset({"benign_document", "benign_tool_output", "indirect_inje
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled text. `injection` is the injected string inside `text`, if known."""
+    """One labelled text. `injection` is the injected string inside `text`, if known.
+
+    A composed text has the source of the document it was made from.
+    """
 
     text: str
     label: Label
@@ -32,6 +35,7 @@ class Example:
     role: Role
     source: str
     injection: str | None = None
+    composed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
