@@ -98,12 +98,9 @@ class HFDetectorModel:
         `cache_dir` is the hub's cache (default: HF_HOME's). Raises
         `ConfigError` for a hub repository without a commit hash.
         """
-        local = Path(model_id).is_dir()
-        if not local:
-            defaulted = revision == _DEFAULT_REVISION and model_id != _DEFAULT_MODEL
-            check_revision(model_id, "" if defaulted else revision)
+        self._commit = _commit(model_id, revision)
         self.model_id = model_id
-        self.revision = "local" if local else revision
+        self.revision = self._commit or "local"
         self._device = device
         self._cache_dir = cache_dir
         self._layers = sorted(set(extraction_layers))
@@ -176,7 +173,7 @@ class HFDetectorModel:
         _require_extra()
         folder = find_folder(
             self.model_id,
-            self.revision,
+            self._commit,
             cache_dir=self._cache_dir,
             local_files_only=self._local_files_only,
         )
@@ -199,6 +196,20 @@ class HFDetectorModel:
             positions=getattr(config, "max_position_embeddings", None),
             weights_sha256=digest,
         )
+
+
+def _commit(model_id: str, revision: str) -> str | None:
+    """The commit on the hub, or None for a local folder.
+
+    A commit that was given means the hub, whatever the working directory holds;
+    so does the default model, whose name could be that of a folder there.
+    """
+    if model_id != _DEFAULT_MODEL and revision in ("", _DEFAULT_REVISION):
+        if Path(model_id).is_dir():
+            return None
+        revision = ""  # the default commit is the default model's
+    check_revision(model_id, revision)
+    return revision
 
 
 def _require_extra() -> None:

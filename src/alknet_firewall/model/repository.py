@@ -57,30 +57,30 @@ def check_revision(model_id: str, revision: str) -> None:
 
 
 def find_folder(
-    model_id: str, revision: str, *, cache_dir: str | None, local_files_only: bool
+    model_id: str, commit: str | None, *, cache_dir: str | None, local_files_only: bool
 ) -> Path:
-    """The folder of a model: `model_id` itself if it is one, else from the hub.
+    """The folder of a model: from the hub, at a commit; without one, `model_id` itself.
 
     Raises `WeightsNotFoundError`, `UnsafeWeightsError` if the repository holds
     pickled weights only, `CacheError` if the download cannot be written.
     """
-    if Path(model_id).is_dir():
+    if commit is None:
         return Path(model_id)
     from huggingface_hub import snapshot_download
 
-    with hub_errors(_how_to_get(model_id, revision)):
+    with hub_errors(_how_to_get(model_id, commit)):
         folder = Path(
             snapshot_download(
                 model_id,
-                revision=revision,
+                revision=commit,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 allow_patterns=_DOWNLOADED,
             )
         )
         if not _has_weights(folder):
-            _refuse_pickle(model_id, _listed(model_id, revision, local_files_only))
-            raise WeightsNotFoundError(_how_to_get(model_id, revision))
+            _refuse_pickle(model_id, _listed(model_id, commit, local_files_only))
+            raise WeightsNotFoundError(_how_to_get(model_id, commit))
     return folder
 
 
