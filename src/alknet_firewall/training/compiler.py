@@ -36,7 +36,7 @@ from .fitting import fit_role
 from .heads import HeadOptions
 from .places import Rows, place_means
 
-__all__ = ["CompileOptions", "build", "open_model"]
+__all__ = ["CompileOptions", "build", "chosen_examples", "fit_basis", "open_model"]
 
 Array = NDArray[np.float32]
 
@@ -96,9 +96,7 @@ def build(
     Raises `DataError` for data that cannot be read or that lacks a class, and
     `ModelError` for the model.
     """
-    everything, files = load_folder(data)
-    chosen = sample(everything, options.rows_per_group, options.seed)
-    chosen += compose(chosen, options.poisoned, options.mixed, options.seed)
+    chosen, files = chosen_examples(data, options)
     rows = Rows.of(chosen)
     _check_classes(rows, data)
     blocks = extract(model, chosen, options.windows, options.max_tokens, cache)
@@ -120,6 +118,14 @@ def build(
     )
     write(codebook, out)
     return codebook
+
+
+def chosen_examples(data: Path, options: CompileOptions) -> tuple[list[Example], list[DataFile]]:
+    """The sampled and composed texts to compile from, and the files they are from."""
+    everything, files = load_folder(data)
+    sampled = sample(everything, options.rows_per_group, options.seed)
+    composed = compose(sampled, options.poisoned, options.mixed, options.seed)
+    return sampled + composed, files
 
 
 def _check_classes(rows: Rows, data: Path) -> None:
