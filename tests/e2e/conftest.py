@@ -1,4 +1,4 @@
-"""The real detector, and real servers on loopback, once for all tests."""
+"""Real servers on loopback around the real detector, once for all tests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ from alknet_firewall.proxy.app import create_app
 from alknet_firewall.proxy.server import running
 
 from .upstream import Upstream
-
-
-@pytest.fixture(scope="session")
-def firewall() -> Firewall:
-    detector = Firewall()
-    detector.preload()
-    return detector
 
 
 @pytest.fixture(scope="session")
