@@ -16,7 +16,7 @@ import httpx
 
 from .alarm import Alarm, AlarmLevel
 from .config import Config, ProxyConfig
-from .errors import ConfigError
+from .errors import ConfigError, ScreeningError
 from .firewall import Firewall
 from .proxy.app import create_app
 from .proxy.echo import ECHO_MODEL, create_echo_app
@@ -120,6 +120,7 @@ def run_demo(once: bool, port: int = 8080) -> int:
     firewall = _prepared()
     watcher = _Watcher()
     with _proxy(firewall, watcher, port) as url:
+        _wait_until_ready(url)
         scenes = (_QUESTION, _BORDERLINE, _INJECTION)
         right = [_play(number, scene, url, watcher) for number, scene in enumerate(scenes, 1)]
         _conclude(sum(right), len(right))
@@ -154,6 +155,15 @@ def _proxy(firewall: Firewall, watcher: _Watcher, port: int) -> Iterator[str]:
         click.echo(f"  proxy     {url}/v1")
         click.echo(f"  upstream  {echo}/v1  (repeats what it is told)\n")
         yield url
+
+
+def _wait_until_ready(url: str) -> None:
+    """Raises `ScreeningError` when the detector fails the proxy's self-test."""
+    with httpx.Client(trust_env=False) as client:
+        while (state := client.get(f"{url}/readyz").json())["status"] == "starting":
+            time.sleep(0.02)
+    if state["problem"]:
+        raise ScreeningError(state["problem"])
 
 
 def _play(number: int, scene: _Scene, url: str, watcher: _Watcher) -> bool:

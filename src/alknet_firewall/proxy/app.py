@@ -118,10 +118,9 @@ class _Proxy:
 
     async def readyz(self, request: Request) -> Response:
         """The detector is loaded and told a known attack from a known harmless text."""
-        problem = self._screener.problem
-        if problem is None:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "problem": problem}, status_code=503)
+        screener = self._screener
+        body = {"status": screener.status, "problem": screener.problem}
+        return JSONResponse(body, status_code=200 if screener.status == "ready" else 503)
 
     async def models(self, request: Request) -> Response:
         """Passed through: no text goes to a model."""

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import anyio
 import anyio.to_thread
@@ -53,6 +53,13 @@ class Screener:
         self._settled = anyio.Event()
         self.problem: str | None = "the detector is still being loaded"
         """Why the detector is not ready, or None when it is."""
+
+    @property
+    def status(self) -> Literal["starting", "ready", "failed"]:
+        """Whether the detector is in use, or will be, or never."""
+        if not self._settled.is_set():
+            return "starting"
+        return "failed" if self.problem else "ready"
 
     async def prepare(self) -> None:
         """Load the detector and test it; `problem` then says how that went."""
