@@ -1,6 +1,8 @@
 """Getting the weights: every way it may go wrong, and what is left behind."""
 
+import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -238,6 +240,18 @@ def test_the_download_cannot_be_written(
     (tmp_path / "hub").write_text("in the way of the hub's cache")
     with pytest.raises(CacheError, match="the download cannot be written"):
         make(tiny_source, cache)
+
+
+def test_others_may_read_what_the_umask_lets_them(
+    hub: FakeHub, tiny_source: WeightsSource, cache: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = make(tiny_source, cache).folder
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
 
 
 # Processes

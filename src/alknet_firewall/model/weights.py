@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,11 +156,13 @@ def _convert_into(folder: Path, gguf: Path, n_layers: int, *, progress: bool) ->
     # What a killed process left: nobody else is converting, we hold the lock.
     for stale in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(stale, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    partial = folder.parent / f".{folder.name}-{os.getpid()}"
+    partial.mkdir()
     try:
         with _progress_bar(progress) as report:
             convert_gguf(gguf, partial, n_layers, report)
         _write_manifest(partial)
+        _share(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
     finally:
@@ -171,6 +172,16 @@ def _convert_into(folder: Path, gguf: Path, n_layers: int, *, progress: bool) ->
 def _write_manifest(folder: Path) -> None:
     digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     (folder / _MANIFEST).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def _share(folder: Path) -> None:
+    """Let whoever may read the folder read its files.
+
+    safetensors writes for the owner alone, and a cache is often prepared by one
+    user, such as that of a container's build, and read by another.
+    """
+    for path in folder.iterdir():
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 @contextmanager
