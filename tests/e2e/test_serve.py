@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from .test_openai_client import PAGE, QUESTION
+from .test_openai_client import INJECTION, QUESTION
 from .upstream import Upstream
 
 
@@ -50,7 +50,7 @@ def test_serve_command(upstream: Upstream) -> None:
                 headers={"authorization": "Bearer sk-secret"},
                 trust_env=False,
             ).status_code
-            for role, text in (("user", QUESTION), ("tool", PAGE))
+            for role, text in (("user", QUESTION), ("tool", INJECTION))
         ]
         process.send_signal(signal.SIGTERM)
         _, logged = process.communicate(timeout=20)
@@ -59,7 +59,7 @@ def test_serve_command(upstream: Upstream) -> None:
     assert f"listening on {url}" in logged
     assert "action=block level=DANGEROUS" in logged
     assert "sk-secret" not in logged
-    assert "passwords" not in logged
+    assert "password" not in logged
 
 
 def test_serve_without_an_upstream_says_what_to_do() -> None:
