@@ -85,7 +85,7 @@ def test_a_wrong_call_is_one_clear_line(arguments: list[str], problem: str) -> N
 
 def test_lines_come_back_with_their_fields_and_a_verdict(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    rows = [
+    rows: list[dict[str, object]] = [
         {"text": OVERRIDE, "role": "tool", "id": 7, "nested": {"a": [1]}},
         {"text": QUESTION},
         {"text": "\ud800 odd"},

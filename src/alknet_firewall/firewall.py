@@ -141,8 +141,8 @@ def _detections(
     for start, end in window_bounds(len(ids), shape.tokens, shape.overlap):
         states = model.infer([model.bos_id, *ids[start:end]])
         # Position 0 is the BOS token: an attention sink, not text.
-        z = codebook.project({layer: state[1:] for layer, state in states.items()})
-        yield codebook.detect(z, role).shifted(start)
+        text_states = {layer: state[1:] for layer, state in states.items()}
+        yield codebook.scan(text_states, role).shifted(start)
 
 
 def _alarm(

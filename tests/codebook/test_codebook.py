@@ -85,6 +85,9 @@ def test_every_run_of_blocks_is_scored_and_the_worst_decides(codebook: Codebook)
     start, end = result.places[worst]
     np.testing.assert_allclose(result.z, z[start:end].mean(axis=0), atol=1e-5)
     assert result.shifted(100).places[0] == (100, 108)
+    scanned = codebook.scan(activations(18), "user")
+    assert scanned.places == result.places
+    np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1))

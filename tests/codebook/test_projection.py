@@ -23,10 +23,10 @@ def test_rolling_means_are_means_over_tokens(
     seed: int, tokens: int, block: int, length: int
 ) -> None:
     z = np.random.default_rng(seed).standard_normal((tokens, 2, 3)).astype(np.float32)
-    sums, sizes = pool_blocks(z, block)
-    means = roll(sums, sizes, length)
-    run = min(length, len(sums))
-    assert len(means) == len(sums) - run + 1
+    blocks, sizes = pool_blocks(z, block)
+    means = roll(blocks, sizes, length)
+    run = min(length, len(blocks))
+    assert len(means) == len(blocks) - run + 1
     for index, mean in enumerate(means):
         expected = z[index * block : (index + run) * block].mean(axis=0)
         np.testing.assert_allclose(mean, expected, atol=1e-5)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .projection import product
+
 __all__ = ["DirectionClassifier", "direction_features", "sigmoid"]
 
 Array = NDArray[np.float32]
@@ -31,7 +33,7 @@ class DirectionClassifier:
 
     def logits(self, features: Array) -> NDArray[np.float64]:
         """Log-odds of an attack for each row of `features` (rows, inputs)."""
-        hidden = silu(features @ self.hidden_weights + self.hidden_bias)
+        hidden = silu(product(features, self.hidden_weights) + self.hidden_bias)
         return np.asarray(hidden @ self.output_weights + self.output_bias, dtype=np.float64)
 
     def rescaled(self, slope: float, offset: float) -> DirectionClassifier:

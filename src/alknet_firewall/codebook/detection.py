@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..alarm import DimensionSignal
 from .classifiers import DirectionClassifier, direction_features, sigmoid
 from .profiles import DirectionProfile
-from .projection import pool_blocks, roll
+from .projection import roll
 from .results import DetectionResult
 from .splines import SplineTable
 
@@ -43,15 +43,20 @@ class Region:
     classifier: DirectionClassifier
 
 
-def detect(z: Array, region: Region, shape: WindowShape) -> DetectionResult:
-    """Score every run of blocks in one window; z is `(tokens, layers, dimensions)`."""
-    sums, sizes = pool_blocks(z, shape.block)
-    means = roll(sums, sizes, shape.run)
+def detect(
+    z: Array, sizes: NDArray[np.intp], region: Region, shape: WindowShape
+) -> DetectionResult:
+    """Score every run of blocks in one window.
+
+    z is `(blocks, layers, dimensions)`, the mean of each block of `shape.block`
+    tokens (the last may be shorter), and `sizes` their numbers of tokens.
+    """
+    means = roll(z, sizes, shape.run)
     profile = region.profile
     features = direction_features(means, profile.centroids, profile.scale)
     scores = sigmoid(region.classifier.logits(features))
     return DetectionResult(
-        places=_places(len(z), len(means), shape),
+        places=_places(int(sizes.sum()), len(means), shape),
         scores=np.asarray(scores, dtype=np.float64),
         z=means[int(np.argmax(scores))],
     )

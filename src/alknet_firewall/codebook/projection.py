@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["pool_blocks", "project", "roll"]
+__all__ = ["pool_blocks", "product", "project", "roll"]
+
+_FEW_ROWS = 64  # more come from training, where threads are welcome
+_SMALL_PRODUCT = 600_000  # multiplications that OpenBLAS does on one thread
 
 Array = NDArray[np.float32]
+Sizes = NDArray[np.intp]
 
 
 def project(states: Array, basis: Array, mean: Array) -> Array:
@@ -21,23 +25,42 @@ def project(states: Array, basis: Array, mean: Array) -> Array:
     """
     # One matrix product per layer: einsum would not use BLAS here.
     by_layer = np.moveaxis(states - mean, -2, 0)
-    z = np.stack([layer @ vectors.T for layer, vectors in zip(by_layer, basis, strict=True)])
-    return np.moveaxis(z, 0, -2)
+    z = [product(layer, vectors.T) for layer, vectors in zip(by_layer, basis, strict=True)]
+    return np.moveaxis(np.stack(z), 0, -2)
 
 
-def pool_blocks(z: Array, block: int) -> tuple[Array, NDArray[np.intp]]:
-    """Sums of `z` (tokens, ...) over blocks of `block` tokens, and their sizes."""
-    starts = np.arange(0, len(z), block)
-    sums: Array = np.add.reduceat(z, starts, axis=0)
-    return sums, np.diff(np.append(starts, len(z)))
+def product(a: Array, b: Array) -> Array:
+    """`a @ b`; a few rows of `a` at a time where it has only few.
+
+    BLAS then stays on the calling thread. Waking its other threads for a
+    product of microseconds took up to 100 ms on a busy machine.
+    """
+    if a.ndim == 1 or len(a) > _FEW_ROWS:
+        return np.asarray(a @ b)
+    step = max(1, _SMALL_PRODUCT // b.size)
+    return np.concatenate([a[start : start + step] @ b for start in range(0, len(a), step)])
 
 
-def roll(sums: Array, sizes: NDArray[np.intp], length: int) -> Array:
-    """Means over every run of `length` blocks (one run if there are fewer)."""
-    length = min(length, len(sums))
-    tokens = _moving_sum(sizes.astype(np.float64), length)
-    means = _moving_sum(sums, length) / tokens.reshape(-1, *[1] * (sums.ndim - 1))
-    return np.asarray(means, dtype=np.float32)
+def pool_blocks(values: Array, block: int) -> tuple[Array, Sizes]:
+    """Means of `values` (tokens, ...) over blocks of `block` tokens, and their sizes."""
+    starts = np.arange(0, len(values), block)
+    sizes = np.diff(np.append(starts, len(values)))
+    means = np.add.reduceat(values, starts, axis=0) / _column(sizes, values)
+    return np.asarray(means, dtype=np.float32), sizes
+
+
+def roll(means: Array, sizes: Sizes, length: int) -> Array:
+    """Means over the tokens of every run of `length` blocks (one run if there
+    are fewer), from the means of the blocks."""
+    length = min(length, len(means))
+    sums = _moving_sum(means * _column(sizes, means), length)
+    tokens = _moving_sum(sizes, length)
+    return np.asarray(sums / _column(tokens, sums), dtype=np.float32)
+
+
+def _column(counts: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Counts shaped so that they divide the rows of `values`."""
+    return counts.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _moving_sum(values: NDArray[Any], length: int) -> NDArray[np.float64]:

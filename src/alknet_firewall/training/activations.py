@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from ..codebook.detection import WindowShape
+from ..codebook.projection import pool_blocks
 from ..firewall import readable
 from ..model.protocol import DetectorModel, Encoding
 from ..windows import window_bounds
@@ -156,10 +157,7 @@ def _starts(start: int, end: int, block: int) -> Iterator[int]:
 def _block_means(model: DetectorModel, ids: Sequence[int], block: int) -> NDArray[np.float16]:
     activations = model.infer([model.bos_id, *ids])
     states = np.stack([activations[layer][1:] for layer in model.extraction_layers], axis=1)
-    starts = np.arange(0, len(states), block)
-    sizes = np.diff(np.append(starts, len(states)))
-    means = np.add.reduceat(states, starts, axis=0) / sizes[:, None, None]
-    return np.asarray(means, dtype=np.float16)
+    return pool_blocks(states, block)[0].astype(np.float16)
 
 
 def _inside_injection(example: Example, encoding: Encoding) -> NDArray[np.bool_]:

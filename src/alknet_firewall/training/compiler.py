@@ -78,7 +78,13 @@ def open_model(
     from ..model.huggingface import HFDetectorModel
 
     name, _, revision = model_id.partition("@")
-    return HFDetectorModel(name, revision, extraction_layers=layers)
+    return HFDetectorModel(
+        name,
+        revision,
+        cache_dir=config.cache_dir,
+        extraction_layers=layers,
+        local_files_only=config.local_files_only,
+    )
 
 
 def build(

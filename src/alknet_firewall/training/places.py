@@ -62,15 +62,15 @@ class Rows:
 
 def place_means(blocks: Blocks, basis: Array, mean: Array, shape: WindowShape) -> Places:
     """The mean z of every run of blocks, as detection will see it."""
-    sums = project(blocks.states.astype(np.float32), basis, mean) * blocks.tokens[:, None, None]
+    z = project(blocks.states.astype(np.float32), basis, mean)
     edges = np.flatnonzero(np.diff(blocks.example) | np.diff(blocks.window)) + 1
     pieces = []
-    for start, end in zip([0, *edges], [*edges, len(sums)], strict=True):
+    for start, end in zip([0, *edges], [*edges, len(z)], strict=True):
         sizes, injected = blocks.tokens[start:end], blocks.injected[start:end]
         run = min(shape.run, end - start)
         count = np.convolve(sizes, np.ones(run), "valid")
         hit = np.convolve(injected, np.ones(run), "valid")
-        means = roll(sums[start:end], sizes.astype(np.intp), run)
+        means = roll(z[start:end], sizes.astype(np.intp), run)
         pieces.append((means, count, hit, np.repeat(blocks.example[start], len(means))))
     return Places(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
