@@ -3,7 +3,7 @@
     uv run training/ablation.py --data DIR --cache DIR [--json OUT]
 
 Compiles nothing. For each variant and role, classifiers are trained as
-`alknet-firewall compile` trains them, each without one fifth of the training
+`alknet-firewall compile` trains them, each without a fifth of the training
 sources, and judged on those: AUC and recall at 1 % false positives, every
 source counting the same. `--cache` may be the one of `compile`.
 """
@@ -111,6 +111,8 @@ class Variant:
     user_attacks: bool = True
 
 
+GROUPS = 5
+
 VARIANTS = [
     Variant("as compiled"),
     Variant("64 directions a layer", dimensions=64),
@@ -118,7 +120,7 @@ VARIANTS = [
     Variant("second and third layer only", layers=(1, 2)),
     Variant("linear classifier", task=LinearTask),
     Variant("spline (Gaussianised) features", features=gaussianised),
-    Variant("simplex features added", features=with_simplex),
+    Variant("64 directions, simplex features added", dimensions=64, features=with_simplex),
     Variant("no composed documents", composed=False),
     Variant("no attacks on users for tool", user_attacks=False),
 ]
@@ -137,10 +139,8 @@ def judge(
     mine = (rows.role == role)[places.example]
     normal = z[mine & ~rows.attack[places.example]]
     features = variant.features(z, normal, z[usable & (labels > 0)])
-    task = variant.task(
-        role, features, labels, usable, places, rows, options.head, options.folds, options.seed
-    )
-    logits = held_out_logits(task)
+    task = variant.task(role, features, labels, usable, places, rows, options.head, options.seed)
+    logits = held_out_logits(task, GROUPS)
     shown = (rows.role == role) & ~rows.composed
     scores, attack = logits[shown], rows.attack[shown]
     weights = stats.equal_source_weights(rows.source[shown], attack)
@@ -163,14 +163,14 @@ def main() -> None:
     blocks = extract(model, examples, options.windows, options.max_tokens, arguments.cache)
     places = place_means(blocks, *fit_basis(blocks, rows, options), options.windows)
     figures = {}
-    print(f"{'variant':<34} " + "  ".join(f"{role} AUC / R@1%" for role in get_args(Role)))
+    print(f"{'variant':<38} " + "  ".join(f"{role} AUC / R@1%" for role in get_args(Role)))
     for variant in VARIANTS:
         if arguments.only and arguments.only not in variant.name:
             continue
         found = {role: judge(variant, role, places, rows, options) for role in get_args(Role)}
         figures[variant.name] = found
         cells = "  ".join(f"{auc:.3f} / {recall:.3f}  " for auc, recall in found.values())
-        print(f"{variant.name:<34} {cells}", flush=True)
+        print(f"{variant.name:<38} {cells}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

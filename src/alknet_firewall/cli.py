@@ -14,15 +14,11 @@ from . import __version__
 from .alarm import Alarm, AlarmLevel, Role
 from .config import Config, load_config
 from .errors import FirewallError
+from .terminal import LEVEL_COLOURS
 
 __all__ = ["main"]
 
 EXIT_CODES = {AlarmLevel.CLEAR: 0, AlarmLevel.SUSPICIOUS: 10, AlarmLevel.DANGEROUS: 20}
-_COLOURS = {
-    AlarmLevel.CLEAR: "green",
-    AlarmLevel.SUSPICIOUS: "yellow",
-    AlarmLevel.DANGEROUS: "red",
-}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -321,7 +317,7 @@ def _write(path: Path, content: str) -> None:
 
 
 def _report(alarm: Alarm, text: str) -> str:
-    level = click.style(alarm.level.name, fg=_COLOURS[alarm.level], bold=True)
+    level = click.style(alarm.level.name, fg=LEVEL_COLOURS[alarm.level], bold=True)
     head = (
         f"{level}  score {alarm.score:.4f}  role {alarm.role}  tokens {alarm.tokens}  "
         f"{alarm.elapsed * 1000:.1f} ms"
@@ -334,7 +330,7 @@ def _marked(text: str, alarm: Alarm) -> str:
     pieces = []
     position = 0
     for span in alarm.spans:
-        marked = click.style(f"»{text[span.start : span.end]}«", fg=_COLOURS[alarm.level])
+        marked = click.style(f"»{text[span.start : span.end]}«", fg=LEVEL_COLOURS[alarm.level])
         pieces += [text[position : span.start], marked]
         position = span.end
     return "".join([*pieces, text[position:]]).encode("utf-8", "replace").decode()

@@ -22,14 +22,9 @@ from .proxy.app import create_app
 from .proxy.echo import ECHO_MODEL, create_echo_app
 from .proxy.policy import Finding, Verdict
 from .proxy.server import running
+from .terminal import LEVEL_COLOURS
 
 __all__ = ["run_demo"]
-
-_COLOURS = {
-    AlarmLevel.CLEAR: "green",
-    AlarmLevel.SUSPICIOUS: "yellow",
-    AlarmLevel.DANGEROUS: "red",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +196,7 @@ def _print_finding(finding: Finding) -> None:
 
 
 def _level(level: AlarmLevel) -> str:
-    return click.style(f"{level.name:<10}", fg=_COLOURS[level])
+    return click.style(f"{level.name:<10}", fg=LEVEL_COLOURS[level])
 
 
 def _marked(text: str, alarm: Alarm) -> str:

@@ -20,8 +20,7 @@ QUICK = CompileOptions(
     n_dimensions=12,
     poisoned=30,
     mixed=10,
-    folds=2,
-    head=HeadOptions(units=8, epochs=100, batch=64, dropout=0.0, learning_rate=0.02),
+    head=HeadOptions(members=2, units=8, epochs=100, batch=64, dropout=0.0, learning_rate=0.02),
 )
 TOPICS = [
     f"{a} {b}"

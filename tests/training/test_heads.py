@@ -3,7 +3,7 @@ import numpy as np
 from alknet_firewall.codebook.classifiers import sigmoid
 from alknet_firewall.training.heads import HeadOptions, fit_classifier, platt
 
-QUICK = HeadOptions(units=8, epochs=60, batch=64, dropout=0.0, learning_rate=0.02)
+QUICK = HeadOptions(members=2, units=8, epochs=60, batch=64, dropout=0.0, learning_rate=0.02)
 
 
 def test_it_learns_what_a_linear_classifier_cannot() -> None:

@@ -18,7 +18,6 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..alarm import Role
 from ..codebook import Codebook
@@ -55,8 +54,6 @@ class CompileOptions:
     """Of each training text; screening has no such limit."""
     windows: WindowShape = field(default_factory=WindowShape)
     head: HeadOptions = field(default_factory=HeadOptions)
-    folds: int = 5
-    """Groups of sources that are held out in turn to set scores and thresholds."""
     svd_rows: int = 60_000
     seed: int = 0
 
@@ -109,8 +106,7 @@ def build(
     basis, mean = fit_basis(blocks, rows, options)
     places = place_means(blocks, basis, mean, options.windows)
     fitted = {
-        role: fit_role(role, places, rows, options.head, options.folds, options.seed)
-        for role in tqdm(get_args(Role), desc="fitting", unit="role")
+        role: fit_role(role, places, rows, options.head, options.seed) for role in get_args(Role)
     }
     codebook = Codebook(
         identity=model.identity,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ..alarm import Role
 from ..codebook.classifiers import DirectionClassifier, direction_features, sigmoid
@@ -23,6 +24,8 @@ Array = NDArray[np.float32]
 
 SUSPICIOUS_RATE, DANGEROUS_RATE = 0.01, 0.001
 
+GROUPS = 10  # more hold out less at a time, and take longer
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -35,7 +38,6 @@ class Task:
     places: Places
     rows: Rows
     head: HeadOptions
-    folds: int
     seed: int
 
     def fit(self, chosen: NDArray[np.bool_]) -> DirectionClassifier:
@@ -48,14 +50,14 @@ class Task:
 
 
 def fit_role(
-    role: Role, places: Places, rows: Rows, head: HeadOptions, folds: int, seed: int
+    role: Role, places: Places, rows: Rows, head: HeadOptions, seed: int
 ) -> tuple[Region, Thresholds]:
     """Splines and profile of the role's normal text, its classifier, its thresholds."""
     labels, usable = place_labels(role, places, rows)
     normal = places.z[(rows.role == role)[places.example] & ~rows.attack[places.example]]
     profile = _profile(normal, places.z[usable & (labels > 0)])
     features = direction_features(places.z, profile.centroids, profile.scale)
-    task = Task(role, features, labels, usable, places, rows, head, folds, seed)
+    task = Task(role, features, labels, usable, places, rows, head, seed)
     held_out = held_out_logits(task)
     mine = (rows.role == role) & ~rows.composed
     slope, offset = platt(held_out[mine], rows.attack[mine])
@@ -64,28 +66,32 @@ def fit_role(
     return region, _thresholds(sigmoid(slope * held_out[mine] + offset), rows, mine)
 
 
-def held_out_logits(task: Task) -> NDArray[np.float64]:
+def held_out_logits(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
     """For each text of the role, its highest logit from a classifier that saw
-    nothing of its source; -inf where there is none."""
+    nothing of its source; -inf where there is none.
+
+    The sources are dealt into `groups`, and one group is held out at a time.
+    """
     places, rows = task.places, task.rows
     logits = np.full(len(rows.attack), -np.inf)
-    for held_out in _folds(task):
-        outside = np.isin(rows.origin, held_out)[places.example]
+    mine = rows.role == task.role
+    for sources in tqdm(_groups(task, groups), desc=f"holding out {task.role} sources"):
+        outside = np.isin(rows.origin, sources)[places.example]
         classifier = task.fit(task.usable & ~outside)
-        judged = np.flatnonzero(outside & (rows.role == task.role)[places.example])
+        judged = np.flatnonzero(outside & mine[places.example])
         found = classifier.logits(task.features[judged])
         np.maximum.at(logits, places.example[judged], found)
     return logits
 
 
-def _folds(task: Task) -> list[list[str]]:
-    """The sources of a role dealt out so that each fold gets its share of attacks."""
+def _groups(task: Task, count: int) -> list[list[str]]:
+    """The role's sources, dealt out so that every group gets some with attacks."""
     rows = task.rows
     mine = rows.role == task.role
-    attacked = set(rows.source[mine & rows.attack])
+    attacked = set(rows.origin[mine & rows.attack])
     sources = sorted(set(rows.origin[mine]), key=lambda source: (source not in attacked, source))
-    folds = min(task.folds, len(sources))
-    return [[str(source) for source in sources[start::folds]] for start in range(folds)]
+    count = min(count, len(sources))
+    return [[str(source) for source in sources[start::count]] for start in range(count)]
 
 
 def _profile(normal: Array, attacks: Array) -> DirectionProfile:

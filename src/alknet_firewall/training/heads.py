@@ -19,8 +19,10 @@ Array = NDArray[np.float32]
 class HeadOptions:
     """How a classifier is trained."""
 
+    members: int = 3
+    """Classifiers trained from different seeds, whose logits are averaged."""
     units: int = 64
-    epochs: int = 6
+    epochs: int = 2
     batch: int = 1024
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
@@ -30,11 +32,29 @@ class HeadOptions:
 def fit_classifier(
     features: Array, labels: Array, weights: NDArray[np.float64], options: HeadOptions, seed: int
 ) -> DirectionClassifier:
-    """Minimise the cross-entropy with AdamW (arXiv:1711.05101), cosine decay to zero.
+    """Train an ensemble and fold it into one classifier with as many units.
 
     `features` is `(rows, inputs)`, `labels` 0 or 1; rows are drawn for each
     batch in proportion to `weights`. Deterministic by `seed`.
     """
+    count = options.members
+    members = [
+        _train(features, labels, weights, options, seed=seed * count + index)
+        for index in range(count)
+    ]
+    hidden_weights, hidden_bias, output_weights, output_bias = zip(*members, strict=True)
+    return DirectionClassifier(
+        np.concatenate(hidden_weights, axis=1),
+        np.concatenate(hidden_bias),
+        np.asarray(np.concatenate(output_weights) / count, dtype=np.float32),
+        np.mean(output_bias, axis=0, dtype=np.float32),
+    )
+
+
+def _train(
+    features: Array, labels: Array, weights: NDArray[np.float64], options: HeadOptions, seed: int
+) -> list[Array]:
+    """Minimise the cross-entropy with AdamW (arXiv:1711.05101), cosine decay to zero."""
     rng = np.random.default_rng(seed)
     parameters = _initial(rng, features.shape[1], options.units)
     first = [np.zeros_like(p) for p in parameters]
@@ -47,7 +67,7 @@ def fit_classifier(
         gradients = _gradients(parameters, batch, labels[rows])
         rate = options.learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
         _adamw(parameters, gradients, first, second, step + 1, rate, options.weight_decay)
-    return DirectionClassifier(*parameters)
+    return parameters
 
 
 def platt(logits: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
