@@ -134,7 +134,7 @@ def test_evaluate_prints_and_writes_its_figures(tmp_path: Path) -> None:
         {"text": QUESTION, "label": "benign", "kind": "benign_instruction", "role": "user"},
         {"text": OVERRIDE, "label": "attack", "kind": "jailbreak", "role": "user"},
         {
-            "text": f"Dear all, see you on Monday. {OVERRIDE}",
+            "text": f"{OVERRIDE} See you on Monday.",
             "label": "attack",
             "kind": "indirect_injection",
             "role": "tool",

@@ -25,6 +25,5 @@ _CARRIERS = [Example(text, "benign", "benign_document", "tool", "docs") for text
 _HOSTILE = [poisoned.text for poisoned in compose(_CARRIERS, 500 - len(_HARMLESS), 0, seed=0)]
 
 LEVEL_TEXTS: list[tuple[str, Role]] = [
-    (text, "user" if number % 2 else "tool")
-    for number, text in enumerate([*_HARMLESS, *_HOSTILE])
+    (text, "user" if number % 2 else "tool") for number, text in enumerate([*_HARMLESS, *_HOSTILE])
 ]
