@@ -20,8 +20,7 @@ _CLIP = 8.0  # standard deviations; bounds what one odd direction can do
 class DirectionClassifier:
     """Logistic regression on a small hidden layer over the directions.
 
-    A linear one on the same features finds about a third of the attacks this
-    one finds at 1 % false positives (docs/decisions/0012). `hidden_weights`
+    Why it is not linear: docs/decisions/0012-hidden-layer.md. `hidden_weights`
     is `(inputs, units)`, `hidden_bias` and `output_weights` `(units,)`,
     `output_bias` `(1,)`, all float32.
     """
