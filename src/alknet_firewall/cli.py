@@ -32,6 +32,15 @@ def _config_option(command: _Command) -> _Command:
     )(command)
 
 
+def _data_option(command: _Command) -> _Command:
+    return click.option(
+        "--data",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        required=True,
+        help="A folder of JSON Lines files with `text`, `label`, `kind`, `role`.",
+    )(command)
+
+
 def _role_option(command: _Command) -> _Command:
     return click.option(
         "--role",
@@ -114,12 +123,7 @@ def screen(
 
 
 @main.command()
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="A folder of JSON Lines files with `text`, `label`, `kind`, `role`.",
-)
+@_data_option
 @click.option(
     "--json",
     "json_path",
@@ -166,12 +170,7 @@ def download(config_path: Path | None) -> None:
 
 
 @main.command("compile")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="A folder of JSON Lines files with `text`, `label`, `kind`, `role`.",
-)
+@_data_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
