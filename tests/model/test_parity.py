@@ -68,11 +68,9 @@ class _Bound:
         return getattr(self._model, name)
 
 
-# int8 moves a score by 0.01 on average. These texts lie closer to the thresholds
-# than what people send: of the public evaluation texts, 99 % keep their level.
-@pytest.mark.parametrize(("precision", "share"), [("fp32", 0.99), ("int8", 0.97)])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_alarm_levels_are_those_of_the_reference(
-    reference_alarms: list[Alarm], precision: Precision, share: float
+    reference_alarms: list[Alarm], precision: Precision
 ) -> None:
     codebook = Codebook.bundled()
     alarms = _alarms(EmbeddedModel(codebook.layers, precision=precision, threads=1), codebook)
@@ -81,7 +79,7 @@ def test_alarm_levels_are_those_of_the_reference(
     apart = [abs(ours.score - theirs.score) for ours, theirs in pairs]
     mean = sum(apart) / len(apart)
     print(f"{precision}: {equal} of {len(pairs)} levels equal, scores {mean:.3g} apart on average")
-    assert equal >= share * len(pairs)
+    assert equal >= 0.99 * len(pairs)
 
 
 @pytest.fixture(scope="session")
