@@ -15,6 +15,8 @@ from alknet_firewall.codebook.detection import Region
 from alknet_firewall.codebook.files import _sha256, write
 from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
 
+from ..conftest import StartHub
+from ..hub import COMMIT
 from .conftest import DIMENSIONS, HIDDEN, LAYERS
 
 Edit = Callable[[dict[str, Any]], object]
@@ -200,8 +202,21 @@ def test_a_missing_or_damaged_file_is_named(folder: Path, file: str) -> None:
         Codebook.load(folder)
 
 
+def test_it_is_downloaded_from_a_hub(
+    codebook: Codebook, folder: Path, start_hub: StartHub, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    start_hub("some/codebook", {**files, "README.md": b"not wanted"})
+    arguments: dict[str, Any] = {"revision": COMMIT, "cache_dir": str(tmp_path / "hub")}
+    fetched = Codebook.from_hf_hub("some/codebook", **arguments)
+    np.testing.assert_array_equal(fetched.basis, codebook.basis)
+    assert not list((tmp_path / "hub").rglob("README.md"))
+    again = Codebook.from_hf_hub("some/codebook", **arguments, local_files_only=True)
+    assert again.identity == codebook.identity
+
+
 def test_a_codebook_that_cannot_be_downloaded_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(CodebookError, match="HF_HUB_OFFLINE"):
         Codebook.from_hf_hub("some/codebook", cache_dir=str(tmp_path), local_files_only=True)

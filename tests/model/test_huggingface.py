@@ -26,8 +26,8 @@ from alknet_firewall.errors import (
 from alknet_firewall.model.huggingface import HFDetectorModel
 from alknet_firewall.model.repository import sha256
 
-from .conftest import StartHub
-from .hub import COMMIT
+from ..conftest import StartHub
+from ..hub import COMMIT
 from .tiny import vocabulary, write_tokenizer
 
 IDS = [1, 60, 70, 80, 90]

@@ -24,8 +24,8 @@ from alknet_firewall.model.repository import (
     safetensors_files,
 )
 
-from .conftest import StartHub
-from .hub import COMMIT
+from ..conftest import StartHub
+from ..hub import COMMIT
 
 REPO = "example/detector"
 FILES = {

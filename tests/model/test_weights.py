@@ -21,8 +21,8 @@ from alknet_firewall.errors import (
 )
 from alknet_firewall.model.weights import EMBEDDED, PreparedWeights, WeightsSource, prepare
 
-from .conftest import StartHub
-from .hub import FakeHub
+from ..conftest import StartHub
+from ..hub import FakeHub
 from .tiny import write_gguf
 
 FILES = ["config.json", "manifest.json", "model.safetensors", "tokenizer.json"]
