@@ -11,7 +11,6 @@ are safetensors, the rest is JSON.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -26,6 +25,7 @@ from ..alarm import Role
 from ..config import Thresholds
 from ..errors import CodebookError, CodebookFormatError
 from ..model.protocol import ModelIdentity
+from ..model.repository import sha256
 from .classifiers import DirectionClassifier
 from .codebook import Codebook
 from .detection import Region, WindowShape
@@ -299,8 +299,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise CodebookFormatError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -137,7 +137,7 @@ def _blocks_of(
     bounds = window_bounds(min(len(encoding.ids), max_tokens), shape.tokens, shape.overlap)
     for number, (start, end) in enumerate(bounds):
         states.append(_block_means(model, encoding.ids[start:end], shape.block))
-        for at in _starts(start, end, shape.block):
+        for at in range(start, end, shape.block):
             tokens.append(min(shape.block, end - at))
             injected.append(int(inside[at : at + tokens[-1]].sum()))
             window.append(number)
@@ -148,10 +148,6 @@ def _blocks_of(
         np.full(len(tokens) - 1, index, np.int32),
         np.array(window[1:], np.int32),
     )
-
-
-def _starts(start: int, end: int, block: int) -> Iterator[int]:
-    return iter(range(start, end, block))
 
 
 def _block_means(model: DetectorModel, ids: Sequence[int], block: int) -> NDArray[np.float16]:

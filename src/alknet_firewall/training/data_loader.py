@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import defaultdict
@@ -13,6 +12,7 @@ from typing import Any, Literal, cast
 
 from ..alarm import Role
 from ..errors import DataError
+from ..model.repository import sha256
 
 __all__ = ["DataFile", "Example", "load_folder", "read_examples", "sample", "screened_role"]
 
@@ -61,7 +61,7 @@ def load_folder(folder: str | Path) -> tuple[list[Example], list[DataFile]]:
     for path in paths:
         rows = list(read_examples(path))
         examples += rows
-        files.append(DataFile(path.name, _sha256(path), len(rows)))
+        files.append(DataFile(path.name, sha256(path), len(rows)))
     return examples, files
 
 
@@ -113,8 +113,3 @@ def _example(line: str, path: Path, number: int) -> Example:
         source=path.stem,
         injection=injection if isinstance(injection, str) and injection else None,
     )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
