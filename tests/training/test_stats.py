@@ -24,7 +24,7 @@ def test_auc_needs_both_classes() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.floats(0.001, 0.5))
 def test_at_most_the_budget_lies_above_the_threshold(values: list[float], rate: float) -> None:
-    scores, weights = np.array(values), np.ones(len(values))
+    scores, weights = np.array(values), np.full(len(values), 1 / len(values))
     threshold = stats.threshold_at(scores, weights, rate)
     assert stats.weighted_share_above(scores, weights, threshold) <= rate
 

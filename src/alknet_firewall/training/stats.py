@@ -61,8 +61,9 @@ def equal_source_weights(sources: NDArray[np.str_], labels: NDArray[np.bool_]) -
     weights = np.zeros(len(labels))
     for label in (False, True):
         mine = labels == label
-        names, inverse, counts = np.unique(sources[mine], return_inverse=True, return_counts=True)
-        weights[mine] = 1 / counts[inverse] / max(len(names), 1)
+        _, inverse, counts = np.unique(sources[mine], return_inverse=True, return_counts=True)
+        shares = 1 / counts[inverse]
+        weights[mine] = shares / shares.sum()
     return weights
 
 
@@ -79,9 +80,13 @@ def auc(scores: Array, labels: NDArray[np.bool_], weights: Array) -> float:
 
 
 def threshold_at(scores: Array, weights: Array, false_positives: float) -> float:
-    """The score that at most this weighted share of normal texts exceeds."""
+    """The score that at most this weighted share of normal texts exceeds.
+
+    `weights` sum to 1. They are not normalised once more: rounding would move
+    the threshold by a row where a share meets the budget exactly.
+    """
     order = np.argsort(-scores, kind="stable")
-    share = np.cumsum(weights[order]) / weights.sum()
+    share = np.cumsum(weights[order])
     return float(scores[order][min(int(np.searchsorted(share, false_positives)), len(order) - 1)])
 
 
