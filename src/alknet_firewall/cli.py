@@ -41,6 +41,14 @@ def _data_option(command: _Command) -> _Command:
     )(command)
 
 
+def _file_option(*names: str, help: str) -> Callable[[_Command], _Command]:
+    return click.option(*names, type=click.Path(dir_okay=False, path_type=Path), help=help)
+
+
+def _folder_option(*names: str, help: str) -> Callable[[_Command], _Command]:
+    return click.option(*names, type=click.Path(file_okay=False, path_type=Path), help=help)
+
+
 def _role_option(command: _Command) -> _Command:
     return click.option(
         "--role",
@@ -123,13 +131,15 @@ def screen(
 
 
 @main.command()
-@_data_option
 @click.option(
-    "--json",
-    "json_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the figures here.",
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of JSON Lines files with `text`, `label`, `kind`, `role`.",
 )
+@_file_option("--screened", help="Measure rows that `--rows` or `screen --jsonl` wrote before.")
+@_file_option("--report", help="Write an HTML page with plots (needs the `report` extra).")
+@_file_option("--json", "json_path", help="Write the figures.")
+@_file_option("--rows", help="Write the screened rows, as `screen --jsonl` does.")
 @click.option(
     "--limit",
     default=0,
@@ -137,17 +147,33 @@ def screen(
     help="At most this many rows of each source, label and role; 0 takes all.",
 )
 @click.option("--seed", default=0, show_default=True, help="Chooses the rows of --limit.")
+@click.option("--loso", is_flag=True, help="Also leave each source of --train out in turn.")
+@click.option("--robustness", is_flag=True, help="Also try evasions on the attacks it catches.")
+@click.option("--baselines", is_flag=True, help="Also fit baselines on --train (`report` extra).")
+@_folder_option("--train", help="The folder the codebook was compiled from.")
+@_folder_option("--cache", help="Activations of `compile --cache`, for --loso.")
+@_folder_option("--peers", help="Verdicts of other programs (benchmarks/peers_detection.py).")
+@_file_option("--ablation", help="Rows of `training/ablation.py --json`, to show in the report.")
 @_config_option
 def evaluate(
-    data: Path, json_path: Path | None, limit: int, seed: int, config_path: Path | None
+    report: Path | None, json_path: Path | None, config_path: Path | None, **options: Any
 ) -> None:
     """Measure detection on labelled text, every source counting the same."""
+    from .training.evaluate import EvaluateOptions
     from .training.evaluate import evaluate as run
-    from .training.evaluate import table
+    from .training.summary import table
 
-    figures = run(_firewall(_load(config_path)), data, limit=limit, seed=seed)
+    if (options["data"] is None) == (options["screened"] is None):
+        raise click.UsageError("give one of --data and --screened")
+    if (options["loso"] or options["baselines"]) and not options["train"]:
+        raise click.UsageError("--loso and --baselines need --train, the folder to fit on")
+    if report:
+        from .training.report import render
+    figures = run(_load(config_path).firewall, EvaluateOptions(**options))
     if json_path:
         _write(json_path, json.dumps(figures, indent=2) + "\n")
+    if report:
+        _write(report, render(figures))
     click.echo(table(figures))
 
 

@@ -1,199 +1,271 @@
-"""What a detector is worth on labelled text, by one protocol.
-
-Every source counts the same within its class, so that a large file decides no
-more than a small one. Recall is reported at false-positive rates of 1 % and
-0.1 %, next to what the shipped levels do, never alone.
-"""
+"""What a detector is worth on labelled text: screening, measuring, comparing."""
 
 from __future__ import annotations
 
-import time
+import json
+import platform
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..alarm import Alarm, AlarmLevel, Role
+from .. import __version__
+from ..alarm import Role
+from ..codebook import Codebook
+from ..codebook.describe import describe
+from ..config import FirewallConfig
+from ..errors import DataError
 from ..firewall import Firewall
-from . import stats
-from .data_loader import Example, load_folder, sample
+from ..model.repository import sha256
+from .data_loader import DataFile, Example, load_folder, sample
+from .measures import Columns, curves, role_figures, source_figures
+from .verdicts import Verdict, read_verdicts, write_verdicts
 
-__all__ = ["evaluate", "measure", "table"]
+__all__ = ["EvaluateOptions", "Screened", "evaluate", "measure", "screen_folder", "screened_file"]
 
-FALSE_POSITIVE_RATES = (0.01, 0.001)
+_LENGTHS = (32, 128, 512, 2048)  # tokens; latency is reported between these
 
-Mask = NDArray[np.bool_]
+_ROBUSTNESS_ROWS = 250  # caught attacks, and harmless texts, that each evasion is tried on
 
 
-def evaluate(firewall: Firewall, folder: Path, *, limit: int = 0, seed: int = 0) -> dict[str, Any]:
-    """Screen every row of a folder and measure; a JSON-ready dict.
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What to measure, and what beside the rows themselves."""
 
-    `limit` bounds the rows of each (source, label, role); 0 takes all. Raises
-    `DataError` for rows that cannot be read.
+    data: Path | None = None
+    """A folder of labelled rows to screen."""
+    screened: Path | None = None
+    """Rows that were screened before, in place of `data`."""
+    limit: int = 0
+    seed: int = 0
+    rows: Path | None = None
+    """Where to write the screened rows."""
+    train: Path | None = None
+    """The training folder, for `loso` and `baselines`."""
+    cache: Path | None = None
+    loso: bool = False
+    robustness: bool = False
+    baselines: bool = False
+    peers: Path | None = None
+    ablation: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """Labelled texts, what was said of each in the same order, and the files they are from."""
+
+    examples: Sequence[Example]
+    verdicts: Sequence[Verdict]
+    files: Sequence[DataFile]
+
+
+def evaluate(config: FirewallConfig, options: EvaluateOptions) -> dict[str, Any]:
+    """All the figures that the options ask for, ready for JSON.
+
+    Raises `DataError` for rows that cannot be read, and what loading and
+    screening raise.
+    """
+    firewall = Firewall(config, progress=True)
+    ablation = _ablation(options.ablation) if options.ablation else []
+    if options.screened:
+        screened = screened_file(options.screened)
+    elif options.data:
+        screened = screen_folder(firewall, options.data, limit=options.limit, seed=options.seed)
+    else:
+        raise DataError("nothing to measure: give a folder of rows, or rows already screened")
+    if options.rows:
+        write_verdicts(options.rows, screened.examples, screened.verdicts)
+    return {
+        "detector": _detector(firewall.codebook, config),
+        "limit": options.limit,
+        "seed": options.seed,
+        **measure(screened),
+        **_comparisons(screened, config, options),
+        "loso": _loso(firewall.codebook, config, options),
+        "robustness": _robustness(firewall, screened, options) if options.robustness else [],
+        "ablation": ablation,
+    }
+
+
+def _comparisons(
+    screened: Screened, config: FirewallConfig, options: EvaluateOptions
+) -> dict[str, Any]:
+    """Baselines and peers on the same rows, and the peers that could not run."""
+    from . import baselines
+
+    found: list[baselines.Baseline] = []
+    absent: list[dict[str, Any]] = []
+    rows = screened.examples
+    if options.baselines and options.train:
+        train = baselines.training_texts(options.train)
+        found.append(baselines.words(train, rows))
+        found.append(baselines.last_token_anomaly(train, rows, config))
+    if options.peers:
+        ran, absent = baselines.peers(options.peers, rows)
+        found += ran
+    return {"baselines": [_baseline(b, rows) for b in found], "peers_absent": absent}
+
+
+def _baseline(baseline: Any, examples: Sequence[Example]) -> dict[str, Any]:
+    rows = columns(examples, baseline.verdicts)
+    return {
+        "name": baseline.name,
+        "what": baseline.what,
+        "roles": {role: role_figures(rows.of_role(role)) for role in get_args(Role)},
+        "curves": {role: curves(rows.of_role(role)) for role in get_args(Role)},
+        "sources": source_figures(rows),
+    }
+
+
+def _loso(codebook: Codebook, config: FirewallConfig, options: EvaluateOptions) -> dict[str, Any]:
+    """Measured now if asked for, else as the codebook's compilation recorded it."""
+    if options.loso and options.train:
+        from .loso import leave_sources_out
+
+        return leave_sources_out(options.train, config, options.cache)
+    recorded: dict[str, Any] = codebook.provenance.get("held_out", {})
+    return recorded
+
+
+def _robustness(
+    firewall: Firewall, screened: Screened, options: EvaluateOptions
+) -> list[dict[str, Any]]:
+    evade = import_module("alknet_firewall.training.robustness").measure
+    attacks = [example for example in screened.examples if example.label == "attack"]
+    benign = [example for example in screened.examples if example.label == "benign"]
+    rows = evade(firewall, attacks, benign, seed=options.seed, limit=_ROBUSTNESS_ROWS)
+    return list(rows)
+
+
+def _ablation(path: Path) -> list[dict[str, Any]]:
+    """The rows that `training/ablation.py --json` wrote."""
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error})") from error
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and {"variant", "role"} <= row.keys() for row in rows
+    ):
+        raise DataError(
+            f"{path}: needs a list of objects with `variant`, `role`, `auc`, `recall_at_0.01`"
+        )
+    return rows
+
+
+def screen_folder(firewall: Firewall, folder: Path, *, limit: int = 0, seed: int = 0) -> Screened:
+    """Screen every row of a folder, one after another.
+
+    `limit` bounds the rows of each (source, label, role), chosen by `seed`; 0
+    takes all. Raises `DataError` for rows that cannot be read.
     """
     examples, files = load_folder(folder)
     if limit:
         examples = sample(examples, limit, seed)
     firewall.preload()
-    alarms = [
-        firewall.screen(example.text, example.role)
+    verdicts = [
+        Verdict.of(firewall.screen(example.text, example.role))
         for example in tqdm(examples, desc="screening", unit="row")
     ]
-    figures = measure(examples, alarms)
-    figures["files"] = [{"name": f.name, "sha256": f.sha256, "rows": f.rows} for f in files]
-    figures["measured"] = time.strftime("%Y-%m-%d")
-    return figures
+    return Screened(examples, verdicts, files)
 
 
-def measure(examples: Sequence[Example], alarms: Sequence[Alarm]) -> dict[str, Any]:
-    """The figures for examples and their alarms, given in the same order."""
-    rows = _Columns(examples, alarms)
+def screened_file(path: Path) -> Screened:
+    """Rows that were screened before. Raises `DataError` for a bad row."""
+    examples, verdicts = read_verdicts(path)
+    return Screened(examples, verdicts, [DataFile(path.name, sha256(path), len(examples))])
+
+
+def measure(screened: Screened) -> dict[str, Any]:
+    """The figures, ready for JSON."""
+    examples, verdicts = screened.examples, screened.verdicts
+    rows = columns(examples, verdicts)
     return {
         "rows": len(examples),
-        "roles": {role: _role(rows, rows.role == role) for role in get_args(Role)},
-        "sources": _sources(rows),
-        "spans": _localisation(examples, alarms),
-        "latency_ms": _latency(alarms),
+        "roles": {role: role_figures(rows.of_role(role)) for role in get_args(Role)},
+        "curves": {role: curves(rows.of_role(role)) for role in get_args(Role)},
+        "sources": source_figures(rows),
+        "spans": _localisation(examples, verdicts),
+        "latency_ms": _latency(verdicts),
+        "files": [asdict(file) for file in screened.files],
     }
 
 
-class _Columns:
-    """The rows as arrays, one entry a row."""
-
-    def __init__(self, examples: Sequence[Example], alarms: Sequence[Alarm]) -> None:
-        self.role = np.array([example.role for example in examples])
-        self.kind = np.array([example.kind for example in examples])
-        self.source = np.array([example.source for example in examples])
-        self.attack = np.array([example.label == "attack" for example in examples], dtype=bool)
-        self.score = np.array([alarm.score for alarm in alarms])
-        self.level = np.array([int(alarm.level) for alarm in alarms])
+def columns(examples: Sequence[Example], verdicts: Sequence[Verdict]) -> Columns:
+    """Examples and verdicts as arrays."""
+    return Columns.of(
+        examples, [verdict.score for verdict in verdicts], [int(v.level) for v in verdicts]
+    )
 
 
-def _role(rows: _Columns, mine: Mask) -> dict[str, Any]:
-    attack, score = rows.attack[mine], rows.score[mine]
-    weights = stats.equal_source_weights(rows.source[mine], attack)
-    figures = {
-        "benign": int((~attack).sum()),
-        "attacks": int(attack.sum()),
-        "auc": _number(stats.auc(score, attack, weights)),
-        "shipped": {
-            level.name.lower(): {
-                "false_positives": _flagged(rows.level[mine], weights, ~attack, level),
-                "recall": _flagged(rows.level[mine], weights, attack, level),
-            }
-            for level in (AlarmLevel.SUSPICIOUS, AlarmLevel.DANGEROUS)
+def _detector(codebook: Codebook, config: FirewallConfig) -> dict[str, Any]:
+    """Which detector was measured, and on what machine."""
+    facts = describe(codebook)
+    return {
+        **{key: facts[key] for key in ("model_id", "weights_sha256", "engine", "layers")},
+        "thresholds": {
+            role: asdict(config.thresholds.get(role) or codebook.thresholds[role])
+            for role in get_args(Role)
         },
+        "alknet_firewall": __version__,
+        "threads": config.threads or "one a core, at most 4",
+        "cpu": _cpu(),
+        "python": platform.python_version(),
     }
-    for rate in FALSE_POSITIVE_RATES:
-        if attack.any() and not attack.all():
-            threshold = stats.threshold_at(score[~attack], weights[~attack], rate)
-            figures[f"at_{rate:g}"] = _recalls(rows, mine, weights, threshold)
-    return figures
 
 
-def _recalls(
-    rows: _Columns, mine: Mask, weights: NDArray[np.float64], threshold: float
-) -> dict[str, Any]:
-    attack, score, kind = rows.attack[mine], rows.score[mine], rows.kind[mine]
-
-    def recall(chosen: Mask) -> float | None:
-        return _number(stats.weighted_share_above(score[chosen], weights[chosen], threshold))
-
-    kinds = {str(name): recall(attack & (kind == name)) for name in np.unique(kind[attack])}
-    return {"threshold": threshold, "recall": recall(attack), "by_kind": kinds}
-
-
-def _flagged(
-    levels: NDArray[np.int_], weights: NDArray[np.float64], chosen: Mask, level: AlarmLevel
-) -> float | None:
-    return _number(stats.weighted_share_above(levels[chosen], weights[chosen], int(level) - 0.5))
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    if not names:
+        return platform.processor() or platform.machine()
+    return f"{len(names)} x {names[0]}"
 
 
-def _sources(rows: _Columns) -> list[dict[str, Any]]:
-    return [
-        {
-            "source": str(source),
-            "role": str(role),
-            "label": "attack" if attack else "benign",
-            "rows": int(chosen.sum()),
-            "flagged": _number((rows.level[chosen] >= AlarmLevel.SUSPICIOUS).mean()),
-        }
-        for source in np.unique(rows.source)
-        for role in get_args(Role)
-        for attack in (False, True)
-        if (chosen := (rows.source == source) & (rows.role == role) & (rows.attack == attack)).any()
-    ]
-
-
-def _localisation(examples: Sequence[Example], alarms: Sequence[Alarm]) -> dict[str, Any]:
+def _localisation(examples: Sequence[Example], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Of the caught rows whose injected string is known, how many spans meet it."""
     known = [
-        _meets(example.text.index(example.injection), len(example.injection), alarm)
-        for example, alarm in zip(examples, alarms, strict=True)
-        if alarm.level and example.injection and example.injection in example.text
+        _meets(example.text.index(example.injection), len(example.injection), verdict)
+        for example, verdict in zip(examples, verdicts, strict=True)
+        if verdict.level and example.injection and example.injection in example.text
     ]
     return {"caught": len(known), "overlapping": sum(known)}
 
 
-def _meets(start: int, length: int, alarm: Alarm) -> bool:
-    return any(span.start < start + length and span.end > start for span in alarm.spans)
+def _meets(start: int, length: int, verdict: Verdict) -> bool:
+    return any(first < start + length and last > start for first, last in verdict.spans)
 
 
-def _latency(alarms: Sequence[Alarm]) -> dict[str, Any]:
-    """Milliseconds of one call, one after another, all lengths together."""
-    elapsed = np.array([alarm.elapsed for alarm in alarms]) * 1000
-    tokens = np.array([alarm.tokens for alarm in alarms])
-    if not len(elapsed):
+def _latency(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Milliseconds of one call, one after another; empty where no time was recorded."""
+    timed = [(v.tokens, v.elapsed * 1000) for v in verdicts if v.elapsed is not None]
+    if not timed:
         return {}
+    tokens, elapsed = np.array(timed).T
+    bounds = [0, *_LENGTHS, np.inf]
+    lengths = [
+        {"tokens_from": int(low) + 1, "tokens_to": None if np.isinf(high) else int(high)}
+        | _times(tokens[chosen], elapsed[chosen])
+        for low, high in pairwise(bounds)
+        if (chosen := (tokens > low) & (tokens <= high)).any()
+    ]
+    return {**_times(tokens, elapsed), "lengths": lengths}
+
+
+def _times(tokens: Any, elapsed: Any) -> dict[str, float]:
     return {
+        "rows": len(tokens),
         "p50": float(np.percentile(elapsed, 50)),
         "p99": float(np.percentile(elapsed, 99)),
         "tokens_p50": float(np.percentile(tokens, 50)),
         "tokens_per_second": float(tokens.sum() / (elapsed.sum() / 1000)),
     }
-
-
-def _number(value: Any) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else float(value)
-
-
-def table(figures: dict[str, Any]) -> str:
-    """The figures as text for a terminal."""
-    lines = [f"{figures['rows']} rows, every source counting the same", ""]
-    lines += [_role_line(role, figures["roles"][role]) for role in figures["roles"]]
-    lines += ["", f"{'source':<38} {'role':<5} {'label':<7} {'rows':>6} {'flagged':>8}"]
-    lines += [
-        f"{row['source']:<38} {row['role']:<5} {row['label']:<7} {row['rows']:>6} "
-        f"{row['flagged']:>8.1%}"
-        for row in figures["sources"]
-    ]
-    spans, latency = figures["spans"], figures["latency_ms"]
-    lines += ["", f"spans meet the injected string: {spans['overlapping']} of {spans['caught']}"]
-    if latency:
-        lines.append(
-            f"milliseconds a text: p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f} "
-            f"(median {latency['tokens_p50']:.0f} tokens, "
-            f"{latency['tokens_per_second']:.0f} tokens/s)"
-        )
-    return "\n".join(lines)
-
-
-def _role_line(role: str, figures: dict[str, Any]) -> str:
-    shipped = figures["shipped"]["suspicious"]
-    parts = [f"{role:<5} AUC {_show(figures['auc'])}"]
-    for rate in FALSE_POSITIVE_RATES:
-        recall = figures.get(f"at_{rate:g}", {}).get("recall")
-        parts.append(f"recall at {rate:.1%} {_show(recall)}")
-    parts.append(
-        f"SUSPICIOUS: recall {_show(shipped['recall'])}, "
-        f"false positives {_show(shipped['false_positives'])}"
-    )
-    return "  ".join(parts)
-
-
-def _show(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
