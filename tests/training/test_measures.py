@@ -61,7 +61,7 @@ def judged(
         i = j
     desc = np.argsort(-s[~y], kind="stable")
     cum = np.cumsum(w[~y][desc])
-    t = s[~y][desc][min(np.searchsorted(cum, 0.01), len(cum) - 1)]
+    t = s[~y][desc][min(int(np.searchsorted(cum, 0.01)), len(cum) - 1)]
     return {
         "auc": auc,
         "threshold": t,
