@@ -14,9 +14,21 @@ from typing import Any, ClassVar, Literal
 
 from .alarm import Role
 from .errors import ConfigError
+from .proxy.options import (
+    Action,
+    ClientConfig,
+    LevelActions,
+    PolicyConfig,
+    ProxyConfig,
+    RoleActions,
+    RouteConfig,
+    RuleConfig,
+    UpstreamConfig,
+)
 
 __all__ = [
     "Action",
+    "ClientConfig",
     "Config",
     "FirewallConfig",
     "LevelActions",
@@ -24,12 +36,14 @@ __all__ = [
     "Precision",
     "ProxyConfig",
     "RoleActions",
+    "RouteConfig",
+    "RuleConfig",
     "Thresholds",
+    "UpstreamConfig",
     "load_config",
     "parse_config",
 ]
 
-Action = Literal["allow", "log", "annotate", "block"]
 Precision = Literal["int8", "fp32"]
 
 # Read by pydantic: a key that is not a field is an error, not a silent no-op.
@@ -65,6 +79,8 @@ class FirewallConfig:
     """Threads of one inference; 0 means one for each core, at most 4."""
     max_tokens: int = 250_000
     """A longer text is an error, never silently cut."""
+    canonical: bool = True
+    """Also screen what a text says once hidden and disguised characters are undone."""
     thresholds: dict[Role, Thresholds] = field(default_factory=dict)
     """Overrides of the codebook's thresholds, per role."""
 
@@ -76,86 +92,27 @@ class FirewallConfig:
 
 
 @dataclass(frozen=True)
-class LevelActions:
-    """What to do at each alarm level."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
-    clear: Action = "allow"
-    suspicious: Action = "annotate"
-    dangerous: Action = "block"
-
-
-@dataclass(frozen=True)
-class RoleActions:
-    """Where one role differs from the default actions."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
-    clear: Action | None = None
-    suspicious: Action | None = None
-    dangerous: Action | None = None
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """`[policy]`: actions per level, and per role where they differ."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
-    default: LevelActions = LevelActions()
-    roles: dict[Role, RoleActions] = field(default_factory=dict)
-
-
-_POSITIVE = (
-    "screen_timeout",
-    "max_body_bytes",
-    "max_depth",
-    "max_texts",
-    "connect_timeout",
-    "read_timeout",
-)
-
-
-@dataclass(frozen=True)
-class ProxyConfig:
-    """`[proxy]`: where to listen, where to forward, and what bounds a request."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
-    host: str = "127.0.0.1"
-    port: int = 8080
-    upstream: str | None = None
-    """Base URL of an OpenAI-compatible API, with its `/v1`."""
-    trusted_roles: tuple[str, ...] = ("system", "developer")
-    """Messages of these roles are not screened."""
-    fail: Literal["closed", "open"] = "closed"
-    """What happens to a request whose screening fails."""
-    screen_timeout: float = 30.0
-    """Seconds that screening one request may take."""
-    max_body_bytes: int = 10_000_000
-    max_depth: int = 64
-    """Levels of arrays and objects in a request body, at most 200."""
-    max_texts: int = 5_000
-    """Strings to screen in one request."""
-    connect_timeout: float = 5.0
-    read_timeout: float = 300.0
-    """Seconds to wait for the upstream's next byte."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ValueError("port must be between 0 and 65535")
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be more than 0")
-        if self.max_depth > 200:
-            raise ValueError("max_depth must be at most 200")
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole configuration file."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     firewall: FirewallConfig = FirewallConfig()
-    proxy: ProxyConfig = ProxyConfig()
-    policy: PolicyConfig = PolicyConfig()
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    route: tuple[RouteConfig, ...] = ()
+    upstream: tuple[UpstreamConfig, ...] = ()
+    client: tuple[ClientConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = [item.name for item in self.client]
+        for rule in self.policy.rule:
+            if rule.client is not None and rule.client not in named:
+                raise ValueError(
+                    f"policy.rule names the client {rule.client!r}, which no [[client]] is"
+                )
+        for names in (named, [item.name for item in self.upstream]):
+            if len(names) != len(set(names)):
+                raise ValueError("each [[client]] and each [[upstream]] needs a name of its own")
 
 
 def load_config(path: str | Path) -> Config:

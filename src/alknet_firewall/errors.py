@@ -27,6 +27,8 @@ never holds the text that was being screened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "CacheError",
     "CodebookError",
@@ -153,10 +155,14 @@ class RequestError(ProxyError):
         status: int = 400,
         code: str | None = None,
         param: str | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, param=param)
         self.status = status
         self.code = code
+        self.type = type or self.type
+        self.headers = dict(headers or {})
 
 
 class UpstreamError(ProxyError):

@@ -134,9 +134,9 @@ def test_models(client: openai.OpenAI) -> None:
 
 def test_other_endpoints_are_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="not served by alknet-firewall"):
-        client.embeddings.create(model="echo", input="hello")
+        client.files.list()
     with pytest.raises(openai.NotFoundError):
-        client.responses.create(model="echo", input="hello")
+        client.batches.list()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -228,7 +228,9 @@ def test_a_fragment_is_refused(proxy: str, upstream: Upstream, target: str, stat
 
 def test_websocket_upgrade_is_refused(proxy: str) -> None:
     upgrade = "GET /v1/realtime HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
-    assert _raw(proxy, upgrade, "").startswith("HTTP/1.1 404")
+    answer = _raw(proxy, upgrade, "")
+    assert answer.startswith("HTTP/1.1 400")
+    assert "websocket_not_supported" in answer
 
 
 def _raw(proxy: str, head: str, body: str) -> str:

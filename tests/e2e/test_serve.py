@@ -57,7 +57,7 @@ def test_serve_command(upstream: Upstream) -> None:
     assert statuses == [200, 400]
     assert len(upstream.bodies) == 1
     assert f"listening on {url}" in logged
-    assert "action=block level=DANGEROUS" in logged
+    assert "action=block would=block level=DANGEROUS" in logged
     assert "sk-secret" not in logged
     assert "password" not in logged
 

@@ -6,7 +6,7 @@ import pytest
 
 from alknet_firewall.alarm import AlarmLevel, Role
 from alknet_firewall.config import Action, LevelActions, PolicyConfig, RoleActions
-from alknet_firewall.proxy.content import Untrusted
+from alknet_firewall.proxy.leaves import Untrusted
 from alknet_firewall.proxy.policy import action_for, judge, strictest
 
 from .fakes import alarm

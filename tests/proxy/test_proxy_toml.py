@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from alknet_firewall.config import (
+    ClientConfig,
     Config,
     FirewallConfig,
     LevelActions,
     PolicyConfig,
     ProxyConfig,
     RoleActions,
+    RouteConfig,
+    RuleConfig,
     Thresholds,
+    UpstreamConfig,
     load_config,
 )
 
@@ -28,11 +32,26 @@ def test_its_values_are_the_defaults() -> None:
     assert load_config(FILE) == Config(policy=shown)
 
 
-@pytest.mark.parametrize("table", [ProxyConfig, FirewallConfig, LevelActions, Thresholds])
+@pytest.mark.parametrize(
+    "table",
+    [
+        ClientConfig,
+        FirewallConfig,
+        LevelActions,
+        PolicyConfig,
+        ProxyConfig,
+        RouteConfig,
+        RuleConfig,
+        Thresholds,
+        UpstreamConfig,
+    ],
+)
 def test_it_names_every_key(table: type) -> None:
     text = FILE.read_text(encoding="utf-8")
     for item in fields(table):
-        assert re.search(rf"^(# )?(\[firewall\.)?{item.name}\b", text, re.MULTILINE), item.name
+        assert re.search(
+            rf"^(# )?(\[+(firewall|policy)\.|(or )?`)?{item.name}\b", text, re.MULTILINE
+        ), item.name
 
 
 def test_what_is_commented_out_loads_too(tmp_path: Path) -> None:
@@ -43,4 +62,6 @@ def test_what_is_commented_out_loads_too(tmp_path: Path) -> None:
     config = load_config(copy)
     assert config.proxy.upstream == "https://api.openai.com/v1"
     assert config.policy.roles["tool"].suspicious == "block"
+    assert config.policy.rule[0].client == config.client[0].name == "search"
+    assert config.policy.not_screened == {"history": "block"}
     assert config.firewall.thresholds["tool"] == Thresholds(0.5, 0.9)

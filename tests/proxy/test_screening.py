@@ -10,7 +10,9 @@ import anyio
 import pytest
 
 from alknet_firewall.errors import ScreeningError
-from alknet_firewall.proxy.content import Untrusted
+from alknet_firewall.proxy.content import Content
+from alknet_firewall.proxy.leaves import Untrusted
+from alknet_firewall.proxy.policy import Context, Verdict
 from alknet_firewall.proxy.screening import Screener
 
 from .fakes import ATTACK, FakeFirewall, config
@@ -18,6 +20,10 @@ from .fakes import ATTACK, FakeFirewall, config
 
 def texts(count: int, length: int = 5) -> list[Untrusted]:
     return [Untrusted("user", f"messages[{n}].content", "x" * length) for n in range(count)]
+
+
+async def screen(screener: Screener, items: list[Untrusted], **proxy: Any) -> Verdict:
+    return await screener.screen(Content(tuple(items), ()), config(**proxy), Context())
 
 
 async def prepared(firewall: FakeFirewall, **proxy: Any) -> Screener:
@@ -29,7 +35,7 @@ async def prepared(firewall: FakeFirewall, **proxy: Any) -> Screener:
 async def test_alarms_come_in_the_order_of_the_texts() -> None:
     screener = await prepared(FakeFirewall())
     many = [*texts(50), Untrusted("tool", "messages[50].content", ATTACK), *texts(50)]
-    verdict = await screener.screen(many)
+    verdict = await screen(screener, many)
     assert [finding.text for finding in verdict.findings] == many
     assert verdict.worst is not None
     assert verdict.worst.text == many[50]
@@ -37,7 +43,7 @@ async def test_alarms_come_in_the_order_of_the_texts() -> None:
 
 async def test_the_loop_runs_on_meanwhile() -> None:
     screener = await prepared(FakeFirewall(delay=0.2))
-    screening = asyncio.create_task(screener.screen(texts(1)))
+    screening = asyncio.create_task(screen(screener, texts(1)))
     started = time.monotonic()
     await anyio.sleep(0.01)
     assert time.monotonic() - started < 0.15
@@ -49,14 +55,14 @@ async def test_abandoned_work_stops_at_the_next_batch(length: int) -> None:
     slow = FakeFirewall(delay=0.02)
     screener = await prepared(slow, screen_timeout=0.1)
     with pytest.raises(ScreeningError, match=r"longer than 0\.1 s"):
-        await screener.screen(texts(100, length))
+        await screen(screener, texts(100, length), screen_timeout=0.1)
     await anyio.sleep(1)
     assert len(slow.seen) < 70
 
 
 async def test_a_request_waits_until_the_detector_is_loaded() -> None:
     screener = Screener(FakeFirewall(), config())
-    waiting = asyncio.create_task(screener.screen(texts(1)))
+    waiting = asyncio.create_task(screen(screener, texts(1)))
     await anyio.sleep(0.01)
     assert not waiting.done()
     await screener.prepare()

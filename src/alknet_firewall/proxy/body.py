@@ -1,8 +1,8 @@
 """Request bodies: bytes -> one JSON object -> the bytes that are forwarded.
 
 The upstream never sees bytes that were not parsed here, so no two readers can
-disagree about what a request says: duplicate keys, other encodings and
-compressed bodies are refused, and the body is written anew from what was read.
+disagree about what a request says: duplicate keys and other encodings are
+refused, and the body is written anew from what was read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,6 @@ def check_headers(headers: Mapping[str, str]) -> None:
             "the body must be JSON in UTF-8: send Content-Type: application/json",
             status=415,
             code="unsupported_media_type",
-        )
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise RequestError(
-            "compressed bodies are not accepted: send the request without Content-Encoding",
-            status=415,
-            code="unsupported_content_encoding",
         )
 
 

@@ -1,221 +1,289 @@
-"""Request bodies -> every untrusted string in them. Pure functions.
+"""Request bodies -> every untrusted string in them. Pure functions, one per API shape.
 
-Nothing is looked for by name: every string of a request is screened unless a
-rule here says why it need not be. A field or a content part that did not exist
-when this was written is therefore screened, not forgotten.
+A shape only says who wrote what; what counts as text is decided in `leaves`.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
 
 from ..alarm import Role
+from .escapes import decoded
+from .leaves import (
+    Found,
+    Place,
+    Unscreened,
+    Untrusted,
+    is_identifier,
+    is_label,
+    json_path,
+    member,
+    walk,
+)
+from .opaque import is_hosted_tool, is_tokens
 
-__all__ = ["Untrusted", "chat_texts"]
+__all__ = [
+    "EXTRACTORS",
+    "Content",
+    "Shape",
+    "chat_texts",
+    "completion_texts",
+    "embedding_texts",
+    "extract",
+    "message_texts",
+    "response_texts",
+    "string_texts",
+]
+
+Shape = Literal["chat", "completions", "responses", "embeddings", "messages", "strings"]
+
+_CLIPPED = 1_000
+"""Characters of a message that take part in a joined reading of several."""
 
 
 @dataclass(frozen=True, slots=True)
-class Untrusted:
-    """One string to screen: who wrote it, where it stands, and what it says.
+class Content:
+    """What is in a body: texts to screen, each once, and what cannot be screened."""
 
-    `json_path` never holds content: a key that could carry some is shown as `*`.
+    texts: tuple[Untrusted, ...]
+    unscreened: tuple[Unscreened, ...]
+
+
+def extract(shape: Shape, body: dict[str, Any], trusted: Collection[str]) -> Content:
+    """Everything in a body of this shape that the firewall has to know of.
+
+    `trusted` holds roles of messages, and `instructions` and `tools`; what they
+    cover is left out.
     """
-
-    role: Role
-    json_path: str
-    text: str = field(repr=False)
-
-
-def chat_texts(body: dict[str, Any], trusted_roles: Collection[str]) -> tuple[Untrusted, ...]:
-    """Every untrusted string of a `/v1/chat/completions` body, each once.
-
-    Messages whose role is in `trusted_roles` are left out. What the user wrote
-    has the role `user`; everything else (tool results, the assistant's history,
-    tool definitions, fields not known here) has the role `tool`.
-    """
-    found = [*_messages(body.get("messages"), trusted_roles)]
-    for key, value in body.items():
-        if key != "messages":
-            found += _member(key, value, "tool", "", _is_label)
+    found = [*EXTRACTORS[shape](body, trusted)]
     first: dict[tuple[Role, str], Untrusted] = {}
     for item in found:
-        for reading in _readings(item):
-            first.setdefault((reading.role, reading.text), reading)
-    return tuple(first.values())
-
-
-def _messages(messages: object, trusted_roles: Collection[str]) -> Iterator[Untrusted]:
-    if not isinstance(messages, list):
-        yield from _leaves(messages, "tool", "messages", _is_identifier)
-        return
-    for index, message in enumerate(messages):
-        yield from _message(message, f"messages[{index}]", trusted_roles)
-
-
-def _message(message: object, path: str, trusted_roles: Collection[str]) -> Iterator[Untrusted]:
-    if not isinstance(message, dict):
-        yield from _leaves(message, "user", path, _is_identifier)
-        return
-    author = message.get("role")
-    if isinstance(author, str) and author in trusted_roles:
-        return
-    role: Role = "user" if author == "user" else "tool"
-    for key, value in message.items():
-        if key == "content" and isinstance(value, list):
-            yield from _parts(value, role, f"{path}.content")
-        else:
-            skip = _is_label if key in ("tool_calls", "function_call") else _is_identifier
-            yield from _member(key, value, role, path, skip)
-
-
-def _parts(parts: list[Any], role: Role, path: str) -> Iterator[Untrusted]:
-    """The strings of each part, then all of them joined.
-
-    A model reads the parts as one text, so an attack may be split over them.
-    """
-    texts = [
-        leaf
-        for index, part in enumerate(parts)
-        for leaf in _leaves(_without_media(part), role, f"{path}[{index}]", _is_identifier)
-    ]
-    yield from texts
-    if len(texts) > 1:
-        yield Untrusted(role, path, "".join(leaf.text for leaf in texts))
-
-
-_Skip = Callable[[str, str], bool]
-"""Says of a key and its string value that it is no text."""
-
-
-def _leaves(value: object, role: Role, path: str, skip: _Skip) -> Iterator[Untrusted]:
-    if isinstance(value, str):
-        if value:
-            yield Untrusted(role, path, value)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            # An item of a list stands under the list's key ("required", "enum").
-            if not (isinstance(item, str) and skip("", item)):
-                yield from _leaves(item, role, f"{path}[{index}]", skip)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _member(key, item, role, path, skip)
-
-
-def _member(key: str, value: object, role: Role, path: str, skip: _Skip) -> Iterator[Untrusted]:
-    plain = _LABEL.fullmatch(key) is not None
-    place = f"{path}.{key if plain else '*'}".removeprefix(".")
-    if not plain:
-        yield Untrusted(role, place, key)
-    if not (isinstance(value, str) and skip(key, value)):
-        yield from _leaves(value, role, place, skip)
-
-
-# --- what is no text ---------------------------------------------------------
-
-# Fields that name things and do not reach the model as words.
-_IDENTIFIER_KEYS = frozenset(
-    [
-        "id",
-        "type",
-        "role",
-        "model",
-        "tool_call_id",
-        "call_id",
-        "file_id",
-        "format",
-        "detail",
-        "object",
-        "status",
-        "user",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "service_tier",
-    ]
-)
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/@=+-]{1,128}")
-
-# `get_current_weather`, `gpt-4o-mini`, `$ref`: at most six words of bounded
-# length. Longer runs could spell a sentence or carry an encoded one.
-_LABEL = re.compile(r"[$_]{0,2}[A-Za-z0-9]{1,32}(?:[_.:/@-]{1,2}[A-Za-z0-9]{1,32}){0,5}")
-
-
-def _is_identifier(key: str, value: str) -> bool:
-    return key in _IDENTIFIER_KEYS and _IDENTIFIER.fullmatch(value) is not None
-
-
-def _is_label(key: str, value: str) -> bool:
-    return _is_identifier(key, value) or _LABEL.fullmatch(value) is not None
-
-
-# The one field of each known part type that holds pixels, samples or pages.
-_MEDIA_FIELDS = {
-    "image_url": "url",
-    "video_url": "url",
-    "audio_url": "url",
-    "input_audio": "data",
-    "file": "file_data",
-}
-_MEDIA = re.compile(
-    r"(?:data:(?:(?:image|audio|video)/[\w.+-]+|application/pdf);base64,)"
-    r"(?:[A-Za-z0-9+/]+={0,2})?"
-)
-_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-
-
-def _without_media(part: object) -> object:
-    """The part without its binary payload, which no text screening can read."""
-    if not isinstance(part, dict) or not isinstance(kind := part.get("type"), str):
-        return part
-    name, holder = _MEDIA_FIELDS.get(kind), part.get(kind)
-    if name is None or not isinstance(holder, dict) or not _is_media(name, holder.get(name)):
-        return part
-    return {**part, kind: {key: value for key, value in holder.items() if key != name}}
-
-
-def _is_media(name: str, value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    bare = name != "url" and _BARE_BASE64.fullmatch(value) is not None
-    return bare or _MEDIA.fullmatch(value) is not None
-
-
-# --- JSON inside strings -----------------------------------------------------
+        if isinstance(item, Untrusted):
+            for reading in _readings(item):
+                first.setdefault((reading.role, reading.text), reading)
+    return Content(
+        tuple(first.values()),
+        tuple(item for item in found if isinstance(item, Unscreened)),
+    )
 
 
 def _readings(item: Untrusted) -> Iterator[Untrusted]:
     yield item
-    if (decoded := _decoded(item.text)) is not None:
-        yield Untrusted(item.role, item.json_path, decoded)
+    if (inner := decoded(item.text)) is not None:
+        yield Untrusted(item.role, item.json_path, inner, item.places)
 
 
-def _decoded(text: str) -> str | None:
-    """The strings inside `text` when it is JSON with escapes, else None.
+# --- one function for each shape ---------------------------------------------
 
-    Without a backslash every string of a JSON document stands in it literally,
-    and screening the document has screened them.
+
+def chat_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
+    """`/v1/chat/completions`: who wrote a message is its role."""
+    yield from _conversation(body.get("messages"), ("messages",), trusted)
+    yield from _others(body, ("messages",), trusted)
+
+
+def completion_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
+    """`/v1/completions`: the user wrote the prompt, or all of them, and the suffix."""
+    for key in ("prompt", "suffix"):
+        yield from _prompt(body.get(key), "user", (key,))
+    yield from _others(body, ("prompt", "suffix"), trusted)
+
+
+def embedding_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
+    """`/v1/embeddings`: what is embedded are documents, so the role is `tool`."""
+    yield from _prompt(body.get("input"), "tool", ("input",))
+    yield from _others(body, ("input",), trusted)
+
+
+def response_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
+    """`/v1/responses`: a string or a list of items, instructions, a stored prompt."""
+    given = body.get("input")
+    if isinstance(given, list):
+        yield from _conversation(given, ("input",), trusted)
+    else:
+        yield from walk(given, "user", ("input",), is_identifier)
+    if "instructions" not in trusted:
+        yield from walk(body.get("instructions"), "user", ("instructions",), is_identifier)
+    yield from _stored(body)
+    yield from _others(body, ("input", "instructions", "prompt"), trusted)
+
+
+def message_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
+    """Anthropic's `/v1/messages`: the system prompt is a field, tool results are parts."""
+    if "system" not in trusted:
+        yield from _parts(body.get("system"), "tool", ("system",))
+    yield from _conversation(body.get("messages"), ("messages",), trusted)
+    yield from _others(body, ("system", "messages"), trusted)
+
+
+def string_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
+    """Any other body: every string is data."""
+    for key, value in body.items():
+        yield from member(key, value, "tool", (), _is_never_a_name)
+
+
+def _is_never_a_name(key: str, value: str) -> bool:
+    return False
+
+
+EXTRACTORS: dict[Shape, Callable[[dict[str, Any], Collection[str]], Iterator[Found]]] = {
+    "chat": chat_texts,
+    "completions": completion_texts,
+    "responses": response_texts,
+    "embeddings": embedding_texts,
+    "messages": message_texts,
+    "strings": string_texts,
+}
+
+
+# --- their parts -------------------------------------------------------------
+
+
+def _others(
+    body: dict[str, Any], done: Collection[str], trusted: Collection[str]
+) -> Iterator[Found]:
+    """The fields that a shape does not know, tool definitions among them."""
+    for key, value in body.items():
+        if key in ("tools", "functions"):
+            yield from _tools(value, key, trusted)
+        elif key not in done:
+            yield from member(key, value, "tool", (), is_label)
+    for key in ("previous_response_id", "conversation"):
+        if body.get(key):
+            yield Unscreened("history", key)
+
+
+def _tools(tools: object, key: str, trusted: Collection[str]) -> Iterator[Found]:
+    if "tools" not in trusted:
+        yield from walk(tools, "tool", (key,), is_label)
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+        if is_hosted_tool(tool):
+            yield Unscreened("hosted_tool", json_path((key, index)))
+
+
+def _stored(body: dict[str, Any]) -> Iterator[Found]:
+    """A prompt that the upstream keeps, and the variables that are put into it."""
+    prompt = body.get("prompt")
+    yield from walk(prompt, "user", ("prompt",), is_identifier)
+    if isinstance(prompt, dict) and prompt.get("id"):
+        yield Unscreened("prompt", "prompt.id")
+
+
+def _prompt(value: object, role: Role, place: Place) -> Iterator[Found]:
+    if is_tokens(value):
+        yield Unscreened("tokens", json_path(place))
+        return
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        if is_tokens(item):
+            yield Unscreened("tokens", json_path((*place, index)))
+    yield from walk(value, role, place, is_identifier)
+
+
+def _conversation(messages: object, place: Place, trusted: Collection[str]) -> Iterator[Found]:
+    """Each message or item, and neighbours of one author joined."""
+    if not isinstance(messages, list):
+        yield from walk(messages, "tool", place, is_identifier)
+        return
+    numbered = enumerate(messages)
+    for author, run in groupby(numbered, key=lambda pair: _author(pair[1])):
+        if author in trusted and author not in ("instructions", "tools"):
+            continue
+        found = [(index, [*_message(item, (*place, index))]) for index, item in run]
+        for _, items in found:
+            yield from items
+        yield from _neighbours(found, place)
+
+
+def _author(message: object) -> str:
+    """Who wrote a message or an item: its role, else `type:` and its type."""
+    if not isinstance(message, dict):
+        return ""
+    author = message.get("role")
+    return author if isinstance(author, str) else f"type:{message.get('type')}"
+
+
+def _message(message: object, place: Place) -> Iterator[Found]:
+    if not isinstance(message, dict):
+        yield from walk(message, "user", place, is_identifier)
+        return
+    role: Role = "user" if _author(message) == "user" else "tool"
+    holders = (message.get("type"),)
+    for key, value in message.items():
+        if isinstance(value, list) and key in ("content", "output", "summary"):
+            yield from _parts(value, role, (*place, key))
+        else:
+            skip = is_label if key in ("tool_calls", "function_call") else is_identifier
+            yield from member(key, value, role, place, skip, holders)
+
+
+def _parts(parts: object, role: Role, place: Place) -> Iterator[Found]:
+    """What is in each part, then all of one author's joined.
+
+    A model reads the parts as one text, so an attack may be split over them.
     """
-    if "\\" not in text or text.lstrip()[:1] not in ("{", "[", '"'):
-        return None
-    try:
-        # Pairs, not a dict: a key given twice must not hide its first value.
-        value = json.loads(text, strict=False, object_pairs_hook=list)
-    except (ValueError, RecursionError):
-        return None
-    return "\n".join(_strings(value))
+    if not isinstance(parts, list):
+        yield from walk(parts, role, place, is_identifier)
+        return
+    texts: list[Untrusted] = []
+    for index, part in enumerate(parts):
+        for item in _part(part, role, (*place, index)):
+            yield item
+            if isinstance(item, Untrusted):
+                texts.append(item)
+    for author in ("user", "tool"):
+        own = [item for item in texts if item.role == author]
+        if len(own) > 1:
+            yield _joined(own, "", json_path(place))
 
 
-def _strings(value: object) -> Iterator[str]:
-    """All strings in a parsed document, in order; JSON in them is parsed too."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            # Each round removes one level of escapes, so this ends.
-            yield item if (inner := _decoded(item)) is None else inner
-        elif isinstance(item, Iterable):
-            stack.extend(reversed([*item]))
+def _part(part: object, role: Role, place: Place) -> Iterator[Found]:
+    if not isinstance(part, dict):
+        yield from walk(part, role, place, is_identifier)
+        return
+    if _is_data(part.get("type")):
+        role = "tool"
+    content = part.get("content")
+    if not isinstance(content, list):
+        yield from walk(part, role, place, is_identifier)
+        return
+    rest = {key: value for key, value in part.items() if key != "content"}
+    yield from walk(rest, role, place, is_identifier)
+    yield from _parts(content, role, (*place, "content"))
+
+
+def _is_data(kind: object) -> bool:
+    """Whether a part of this type holds what a tool or a document says."""
+    return isinstance(kind, str) and kind.endswith(("_result", "_output", "_use", "document"))
+
+
+def _neighbours(found: Sequence[tuple[int, list[Found]]], place: Place) -> Iterator[Untrusted]:
+    """The beginnings and ends of several messages as one text.
+
+    Clipped, so that a split attack is seen at the price of a few windows.
+    """
+    if len(found) < 2:
+        return
+    texts = [item for _, items in found for item in items if isinstance(item, Untrusted)]
+    single = [item for item in texts if len(item.places) == 1]
+    for author in ("user", "tool"):
+        own = [item for item in single if item.role == author]
+        if len(own) > 1:
+            path = f"{json_path(place)}[{found[0][0]}:{found[-1][0] + 1}]"
+            yield _joined(own, "\n", path, clip=_clipped)
+
+
+def _joined(
+    texts: Iterable[Untrusted], between: str, path: str, clip: Callable[[str], str] = str
+) -> Untrusted:
+    items = [*texts]
+    places = tuple(place for item in items for place in item.places)
+    return Untrusted(items[0].role, path, between.join(clip(item.text) for item in items), places)
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= _CLIPPED:
+        return text
+    return f"{text[: _CLIPPED // 2]}\n{text[-_CLIPPED // 2 :]}"

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ProxyError
 from .responses import error_response
+from .routes import Api
 from .telemetry import HTTP_ROUTE, HTTP_STATUS, REQUEST_ID, Telemetry, fail_span
 
 __all__ = ["Exchange", "Observed", "exchange_of"]
@@ -35,6 +36,8 @@ class Exchange:
     span: Span = INVALID_SPAN
     route: str = "none"
     action: str = "none"
+    api: Api = "openai"
+    client: str | None = None
     status: int | None = None
     """None until the answer begins."""
     started: float = field(default_factory=time.monotonic)
@@ -73,7 +76,7 @@ class Observed:
             except Exception as error:
                 if exchange.status is not None:
                     raise  # too late for another answer: the server cuts this one off
-                await _apologise(error)(scope, receive, send_noted)
+                await _apologise(error, exchange.api)(scope, receive, send_noted)
             finally:
                 self._note(scope["method"], exchange)
 
@@ -93,14 +96,14 @@ class Observed:
         self._telemetry.record_request(exchange.route, exchange.action, status, elapsed)
 
 
-def _apologise(error: Exception) -> JSONResponse:
+def _apologise(error: Exception, api: Api) -> JSONResponse:
     """The answer to a request that hit a mistake of ours.
 
     The log says where it was, without the error's words: they may be content.
     """
     place = "".join(traceback.format_tb(error.__traceback__))
     _log.error("unexpected %s at\n%s", type(error).__name__, place)
-    return error_response(ProxyError("alknet-firewall failed to serve this request"))
+    return error_response(ProxyError("alknet-firewall failed to serve this request"), api)
 
 
 def _request_id(given: str) -> str:

@@ -15,8 +15,9 @@ import anyio.to_thread
 from ..alarm import Alarm, AlarmLevel, Role
 from ..config import Config
 from ..errors import FirewallError, RequestError, ScreeningError, TextTooLongError
-from .content import Untrusted
-from .policy import Verdict, judge
+from .content import Content
+from .leaves import Untrusted
+from .policy import Context, Verdict, judge
 
 __all__ = ["Detector", "Screener"]
 
@@ -82,14 +83,15 @@ class Screener:
             return "the detector sees an attack in a known harmless text: check its thresholds"
         return None
 
-    async def screen(self, texts: Sequence[Untrusted]) -> Verdict:
+    async def screen(self, content: Content, config: Config, context: Context) -> Verdict:
         """The verdict on one request.
 
         Raises `ScreeningError` when the detector fails, is not ready, or takes
         longer than `screen_timeout`; `RequestError` (413) when the request has
-        more than `max_texts` strings or one longer than `max_tokens`.
+        more than `max_texts` strings, one longer than `max_tokens`, or more
+        than `max_request_tokens` in all.
         """
-        proxy = self._config.proxy
+        proxy, texts = config.proxy, content.texts
         if len(texts) > proxy.max_texts:
             raise _too_many(len(texts), proxy.max_texts)
         started = time.monotonic()
@@ -101,7 +103,8 @@ class Screener:
                 f"screening took longer than {proxy.screen_timeout:g} s: send less text, "
                 "or raise `screen_timeout` under [proxy]"
             ) from None
-        return judge(texts, alarms, self._config.policy, time.monotonic() - started)
+        elapsed = time.monotonic() - started
+        return judge(texts, alarms, config.policy, elapsed, context, content.unscreened)
 
     async def _alarms(self, texts: Sequence[Untrusted]) -> list[Alarm]:
         await self._settled.wait()

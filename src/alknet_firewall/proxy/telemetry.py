@@ -54,6 +54,7 @@ TEXTS = "alknet.firewall.texts"
 WINDOWS = "alknet.firewall.windows"
 TOKENS = "alknet.firewall.tokens"
 FAIL = "alknet.firewall.fail"
+UPSTREAM = "alknet.firewall.upstream"
 
 # Metrics.
 SERVER_DURATION = "http.server.request.duration"
@@ -146,9 +147,9 @@ class Telemetry:
         self._requests.add(1, {HTTP_ROUTE: route, ACTION: action})
         self._served.record(elapsed, {HTTP_ROUTE: route, HTTP_STATUS: status})
 
-    def record_upstream(self, elapsed: float) -> None:
-        """Seconds until the upstream's answer began."""
-        self._upstream.record(elapsed)
+    def record_upstream(self, name: str, elapsed: float) -> None:
+        """Seconds until the answer of the upstream of this name began."""
+        self._upstream.record(elapsed, {UPSTREAM: name})
 
 
 def _current(span: Span) -> AbstractContextManager[Span]:
@@ -165,13 +166,13 @@ def trace_headers(span: Span) -> dict[str, str]:
     return headers
 
 
-def name_chat(span: Span, model: object) -> None:
-    """Say of an upstream span that it is a chat, and with which model."""
-    span.set_attributes({OPERATION: "chat", PROVIDER: "openai"})
-    span.update_name("chat")
-    if isinstance(model, str) and _MODEL_NAME.fullmatch(model):
+def name_call(span: Span, operation: str, provider: str, model: str | None) -> None:
+    """Say of an upstream span what it asks for, in whose API, and of which model."""
+    span.set_attributes({OPERATION: operation, PROVIDER: provider})
+    span.update_name(operation)
+    if model and _MODEL_NAME.fullmatch(model):
         span.set_attribute(MODEL, model)
-        span.update_name(f"chat {model}")
+        span.update_name(f"{operation} {model}")
 
 
 def fail_span(span: Span, kind: str) -> None:

@@ -1,56 +1,97 @@
-"""Forwarding to the upstream, and its answer back to the client as it comes."""
+"""Forwarding: the upstream that serves a model, and one call to it."""
 
 from __future__ import annotations
 
-import json
+import os
+import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import anyio
 import httpx
-from opentelemetry.trace import Span
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
-from ..config import ProxyConfig
-from ..errors import ConfigError, RequestError, UpstreamError
-from .body import render_body
-from .responses import error_body
-from .telemetry import HTTP_STATUS, Telemetry, fail_span, name_chat, trace_headers
+from ..config import Config
+from ..errors import ConfigError, RequestError
+from .options import ProxyConfig, UpstreamConfig
+from .relay import Relay, as_upstream_error
+from .routes import Api
+from .telemetry import HTTP_STATUS, Telemetry, fail_span, name_call, trace_headers
 
-__all__ = ["Upstream", "forwarded_headers"]
+__all__ = ["Outgoing", "Upstream", "Upstreams"]
 
-_Pairs = Iterable[tuple[bytes, bytes]]
-
-# RFC 9110, 7.6.1: meant for the next hop only. The connection is ours.
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization "
-    b"te trailer transfer-encoding upgrade".split()
-)
-# Written anew: the body is, and the trace context names our own span.
-_REQUEST_OWN = frozenset(
-    b"host content-length content-type content-encoding expect "
-    b"traceparent tracestate accept-encoding x-request-id".split()
-)
-_RESPONSE_OWN = frozenset([b"date"])
-_RESERVED = b"x-alknet-"
+# A connection that could not be made has carried nothing, so another try
+# cannot make the upstream do anything twice. Nothing else is ever tried again.
+_CONNECT_TRIES = 2
 
 
-def forwarded_headers(headers: _Pairs, own: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
-    """The end-to-end headers without those that the proxy writes itself.
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request to forward. `target` is what follows the base URL."""
 
-    `x-alknet-*` go neither way: only this proxy may say what it found.
-    """
-    pairs = [(name.lower(), value) for name, value in headers]
-    listed = {
-        token.strip().lower()
-        for name, value in pairs
-        if name == b"connection"
-        for token in value.split(b",")
-    }
-    drop = _HOP_BY_HOP | own | listed
-    return [pair for pair in pairs if pair[0] not in drop and not pair[0].startswith(_RESERVED)]
+    method: str
+    target: str
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    content: bytes | None = field(default=None, repr=False)
+    operation: str | None = None
+    """What the call does, in the words of the GenAI conventions; None for a read."""
+    model: str | None = None
+    api: Api = "openai"
+
+
+class Upstreams:
+    """The upstreams of a configuration. Raises `ConfigError` when one is unusable."""
+
+    def __init__(
+        self,
+        config: Config,
+        telemetry: Telemetry,
+        transport: httpx.AsyncBaseTransport | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._all = [
+            Upstream(item, config.proxy, telemetry, transport, environ)
+            for item in configured(config)
+        ]
+
+    def choose(self, model: str | None) -> Upstream:
+        """The first upstream for a model; the first of all where none is named.
+
+        Raises `RequestError` (404) when no upstream serves the model.
+        """
+        if model is None:
+            return self._all[0]
+        for upstream in self._all:
+            if any(fnmatchcase(model, pattern) for pattern in upstream.models):
+                return upstream
+        raise RequestError(
+            "no upstream serves this model: see `models` under [[upstream]]",
+            status=404,
+            code="model_not_found",
+            param="model",
+        )
+
+    async def retire(self) -> None:
+        """Take no more requests, and close each upstream when its last answer has ended."""
+        for upstream in self._all:
+            await upstream.retire()
+
+    async def aclose(self) -> None:
+        """Close every connection now."""
+        for upstream in self._all:
+            await upstream.aclose()
+
+
+def configured(config: Config) -> tuple[UpstreamConfig, ...]:
+    """The upstreams in a configuration. Raises `ConfigError` when there is none."""
+    short = config.proxy.upstream
+    if short is not None and config.upstream:
+        raise ConfigError("proxy.upstream and [[upstream]] exclude each other: keep one of them")
+    if config.upstream:
+        return config.upstream
+    return (UpstreamConfig("default", short or ""),)
 
 
 class Upstream:
@@ -58,179 +99,157 @@ class Upstream:
 
     def __init__(
         self,
-        config: ProxyConfig,
+        config: UpstreamConfig,
+        proxy: ProxyConfig,
         telemetry: Telemetry,
         transport: httpx.AsyncBaseTransport | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._base = _base_url(config.upstream)
+        self.name = config.name
+        self.models = config.models
+        self.credential = _credential(config, environ)
+        self._base = _base_url(config)
+        self._proxy = proxy
         self._telemetry = telemetry
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            timeout=httpx.Timeout(config.read_timeout, connect=config.connect_timeout),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            # HTTPS_PROXY and the like, but never on the way to this machine.
-            trust_env=self._base.host not in ("127.0.0.1", "localhost", "::1"),
-        )
+        self._client = _http_client(config, proxy, self._base, transport)
+        self._calls = 0
+        self._retired = False
 
-    async def send(
-        self,
-        method: str,
-        path: str,
-        query: bytes,
-        headers: _Pairs,
-        *,
-        extra: Mapping[str, str],
-        body: dict[str, Any] | None = None,
-    ) -> Relay:
+    async def send(self, request: Outgoing) -> Relay:
         """Forward a request and return its answer, of which nothing is read yet.
 
-        `path` begins with `/v1`, which the base URL holds already; `extra` are
-        headers of the proxy's own. Raises `UpstreamError` when no answer
-        begins, and `RequestError` for a query that no URL can have.
+        Raises `UpstreamError` when no answer begins, and `RequestError` for a
+        query that no URL can have.
         """
         port = self._base.port or _PORTS[self._base.scheme]
-        span = self._telemetry.start_upstream_span(method, self._base.host, port)
-        if body is not None:
-            name_chat(span, body.get("model"))
+        span = self._telemetry.start_upstream_span(request.method, self._base.host, port)
+        if request.operation:
+            name_call(span, request.operation, request.api, request.model)
+        self._calls += 1
         try:
-            request = self._request(
-                method, self._target(path, query), headers, {**extra, **trace_headers(span)}, body
-            )
-            response = await self._answer(request)
+            response = await self._answer(self._written(request, trace_headers(span)))
         except BaseException as error:
             fail_span(span, getattr(error, "code", None) or type(error).__name__)
             span.end()
+            await self._ended()
             raise
         span.set_attribute(HTTP_STATUS, response.status_code)
         if response.is_error:
             fail_span(span, str(response.status_code))
-        return Relay(response, span)
+        return Relay(response, span, self._proxy.read_timeout, self._ended, request.api)
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         started = time.monotonic()
         try:
-            response = await self._client.send(request, stream=True)
-        except httpx.HTTPError as error:
-            raise _as_upstream_error(error) from error
-        self._telemetry.record_upstream(time.monotonic() - started)
+            with anyio.fail_after(self._proxy.first_byte_timeout):
+                response = await self._sent(request)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise as_upstream_error(error) from error
+        self._telemetry.record_upstream(self.name, time.monotonic() - started)
         return response
 
-    def _target(self, path: str, query: bytes) -> httpx.URL:
-        target = self._base.raw_path.rstrip(b"/") + path.removeprefix("/v1").encode("ascii")
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(_CONNECT_TRIES - 1):
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return await self._client.send(request, stream=True)
+
+    def _written(self, request: Outgoing, trace: Mapping[str, str]) -> httpx.Request:
+        traced = ((name.encode(), value.encode()) for name, value in trace.items())
+        return httpx.Request(
+            request.method,
+            self._target(request.target, request.query),
+            headers=[*request.headers, *traced],
+            content=request.content,
+            extensions={"timeout": self._client.timeout.as_dict()},
+        )
+
+    def _target(self, target: str, query: bytes) -> httpx.URL:
+        path = self._base.raw_path.rstrip(b"/") + target.encode("ascii")
         try:
-            return self._base.copy_with(raw_path=target + (b"?" + query if query else b""))
+            return self._base.copy_with(raw_path=path + (b"?" + query if query else b""))
         except httpx.InvalidURL:
             raise RequestError("the query is not valid: escape it", code="bad_query") from None
 
-    def _request(
-        self,
-        method: str,
-        target: httpx.URL,
-        headers: _Pairs,
-        extra: Mapping[str, str],
-        body: dict[str, Any] | None,
-    ) -> httpx.Request:
-        pairs = [*headers]
-        accepted = [value for name, value in pairs if name.lower() == b"accept-encoding"]
-        own = {
-            # The answer is passed on as it comes, so only what the client takes.
-            "accept-encoding": b", ".join(accepted).decode("latin-1") or "identity",
-            **({} if body is None else {"content-type": "application/json"}),
-            **extra,
-        }
-        return httpx.Request(
-            method,
-            target,
-            headers=[
-                *forwarded_headers(pairs, _REQUEST_OWN),
-                *((name.encode("ascii"), value.encode("latin-1")) for name, value in own.items()),
-            ],
-            content=None if body is None else render_body(body),
-            extensions={"timeout": self._client.timeout.as_dict()},
-        )
+    async def _ended(self) -> None:
+        self._calls -= 1
+        if self._retired and not self._calls:
+            await self.aclose()
+
+    async def retire(self) -> None:
+        """Close when the last answer has ended, which may be now."""
+        self._retired = True
+        if not self._calls:
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._client.aclose()
 
 
-class Relay(StreamingResponse):
-    """The upstream's answer, byte for byte, each byte as it comes.
-
-    When the client goes away the connection to the upstream is closed.
-    """
-
-    def __init__(self, response: httpx.Response, span: Span) -> None:
-        super().__init__(self._chunks(), status_code=response.status_code)
-        self._response = response
-        self._span = span
-        self.raw_headers = forwarded_headers(response.headers.raw, _RESPONSE_OWN)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self.aclose()
-
-    async def aclose(self) -> None:
-        """Give the connection back, or close it when the answer was not read whole."""
-        with anyio.CancelScope(shield=True):
-            await self._response.aclose()
-        self._span.end()
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.aiter_raw():
-                yield chunk
-        except httpx.HTTPError as error:
-            fail_span(self._span, type(error).__name__)
-            failure = _as_upstream_error(error)
-            if not self._is_event_stream():
-                raise failure from error
-            # The status is sent, but a client of a stream can still be told.
-            yield _error_event(failure)
-
-    def _is_event_stream(self) -> bool:
-        headers = self._response.headers
-        return (
-            headers.get("content-type", "").startswith("text/event-stream")
-            and "content-encoding" not in headers
-        )
-
-
 _PORTS = {"http": 80, "https": 443}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def _base_url(upstream: str | None) -> httpx.URL:
+def _http_client(
+    config: UpstreamConfig,
+    proxy: ProxyConfig,
+    base: httpx.URL,
+    transport: httpx.AsyncBaseTransport | None,
+) -> httpx.AsyncClient:
     try:
-        url = httpx.URL(upstream or "")
+        return httpx.AsyncClient(
+            transport=transport,
+            verify=_authorities(config),
+            http2=config.http2,
+            # Reading is timed by us: the first byte and the others differ.
+            timeout=httpx.Timeout(proxy.read_timeout, connect=proxy.connect_timeout, read=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            # HTTPS_PROXY and the like, but never on the way to this machine.
+            trust_env=base.host not in _LOOPBACK,
+        )
+    except ImportError:
+        raise ConfigError(
+            f"upstream.{config.name}.http2: needs the package h2: "
+            "pip install 'alknet-firewall[http2]'"
+        ) from None
+
+
+def _authorities(config: UpstreamConfig) -> ssl.SSLContext | bool:
+    if config.ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=config.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"upstream.{config.name}.ca_file: {config.ca_file} cannot be read as certificates "
+            f"({error.strerror or type(error).__name__})"
+        ) from error
+
+
+def _credential(config: UpstreamConfig, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    if config.api_key_env is None:
+        return None
+    if not (key := environ.get(config.api_key_env, "").strip()):
+        raise ConfigError(
+            f"upstream.{config.name}.api_key_env: the environment variable "
+            f"{config.api_key_env} is not set"
+        )
+    bearer = config.api_key_header == "authorization"
+    return config.api_key_header, f"Bearer {key}" if bearer else key
+
+
+def _base_url(config: UpstreamConfig) -> httpx.URL:
+    try:
+        url = httpx.URL(config.base_url)
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in _PORTS or not url.host or url.query or url.fragment:
+        key = "proxy.upstream" if config.name == "default" else f"upstream.{config.name}.base_url"
         raise ConfigError(
-            "proxy.upstream must be the http(s) base URL of an OpenAI-compatible API, "
+            f"{key} must be the http(s) base URL of an OpenAI-compatible API, "
             "such as https://api.openai.com/v1: pass --upstream URL, or set it in the file"
         )
     return url
-
-
-def _as_upstream_error(error: httpx.HTTPError) -> UpstreamError:
-    # Not the error's own words: they may hold the URL, and a URL credentials.
-    if isinstance(error, httpx.TimeoutException):
-        return UpstreamError(
-            "The upstream took too long to answer: try again, or raise `read_timeout` "
-            "under [proxy].",
-            status=504,
-            code="upstream_timeout",
-        )
-    return UpstreamError(
-        f"The upstream cannot be reached ({type(error).__name__}): check `upstream` under [proxy].",
-        status=502,
-        code="upstream_unreachable",
-    )
-
-
-def _error_event(error: UpstreamError) -> bytes:
-    body = error_body(error.message, type=error.type, code=error.code)
-    # The blank line ends an event that was cut in the middle.
-    return b"\n\ndata: " + json.dumps(body).encode("ascii") + b"\n\n"
