@@ -52,7 +52,9 @@ class Alarm:
     given; they are empty when the level is CLEAR. `signals` are the codebook's
     dimensions at the worst place of the text, the rarest first. `windows` is
     how many windows were scored, `tokens` how many tokens the text has, and
-    `elapsed` the time it took in seconds.
+    `elapsed` the time it took in seconds. `reading` says how the text was read
+    where it scored worst: "raw" as it is, or what had to be undone before, such
+    as "invisible+look-alikes" (docs/canonicalisation.md lists the names).
     """
 
     level: AlarmLevel
@@ -63,6 +65,7 @@ class Alarm:
     windows: int
     tokens: int
     elapsed: float
+    reading: str = "raw"
 
     @property
     def reason(self) -> str:
@@ -71,7 +74,8 @@ class Alarm:
             return f"nothing in this {self.role} text looks like an attack (score {self.score:.3f})"
         worst = max(self.spans, key=lambda span: span.score, default=None)
         place = f" at characters {worst.start} to {worst.end}" if worst else ""
-        return f"this {self.role} text looks like an attack{place} (score {self.score:.3f})"
+        how = "" if self.reading == "raw" else f", once {self.reading} is undone"
+        return f"this {self.role} text looks like an attack{place}{how} (score {self.score:.3f})"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict with every field, the level by its name."""

@@ -6,15 +6,19 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import __version__
 from .alarm import Alarm, AlarmLevel, Role
-from .config import Config, load_config
+from .config import Config, FirewallConfig, load_config
 from .errors import FirewallError
 from .terminal import LEVEL_COLOURS
+
+if TYPE_CHECKING:
+    from .codebook import Codebook
+    from .model.protocol import DetectorModel
 
 __all__ = ["main"]
 
@@ -41,12 +45,12 @@ def _data_option(command: _Command) -> _Command:
     )(command)
 
 
-def _file_option(*names: str, help: str) -> Callable[[_Command], _Command]:
-    return click.option(*names, type=click.Path(dir_okay=False, path_type=Path), help=help)
+def _file_option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    return click.option(*names, type=click.Path(dir_okay=False, path_type=Path), **settings)
 
 
-def _folder_option(*names: str, help: str) -> Callable[[_Command], _Command]:
-    return click.option(*names, type=click.Path(file_okay=False, path_type=Path), help=help)
+def _folder_option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
+    return click.option(*names, type=click.Path(file_okay=False, path_type=Path), **settings)
 
 
 def _role_option(command: _Command) -> _Command:
@@ -181,11 +185,10 @@ def evaluate(
 @_config_option
 def download(config_path: Path | None) -> None:
     """Fetch, verify and prepare the detector's weights, for use without a network."""
-    from .codebook import Codebook
     from .model.embedded import EmbeddedModel
 
     config = _load(config_path).firewall
-    codebook = Codebook.load(Path(config.codebook)) if config.codebook else Codebook.bundled()
+    codebook = _codebook(config, None)
     model = EmbeddedModel(
         codebook.layers,
         cache_dir=config.cache_dir,
@@ -248,14 +251,63 @@ def compile_codebook(
 
 
 @main.command()
+@_file_option(
+    "--normal", required=True, help='JSON Lines of normal texts: {"text": ...} or strings.'
+)
+@_role_option
+@click.option("--fpr", type=float, required=True, help="Share of them that may be SUSPICIOUS.")
+@click.option("--dangerous-fpr", type=float, help="Share that may be DANGEROUS; else it stays.")
+@click.option("--regions", is_flag=True, help="Also refit the splines that explain an alarm.")
+@_folder_option("--codebook", help="The codebook to start from; else the configured one.")
+@_folder_option("--out", required=True, help="Where the calibrated codebook is written.")
+@_config_option
+def calibrate(
+    normal: Path,
+    role: Role,
+    fpr: float,
+    dangerous_fpr: float | None,
+    regions: bool,
+    codebook: Path | None,
+    out: Path,
+    config_path: Path | None,
+) -> None:
+    """Set thresholds from your own normal traffic. The classifiers stay as they are.
+
+    Writes a copy of the codebook; use it with `[firewall] codebook = "DIR"`. A
+    rate needs at least 3 / rate distinct texts: 300 for 0.01.
+    """
+    from .codebook.files import write
+    from .training.calibrate import CalibrationOptions, calibration_table
+    from .training.calibrate import calibrate as run
+
+    config = _load(config_path).firewall
+    options = CalibrationOptions(fpr, dangerous_fpr, regions)
+    calibrated, found = run(*_detector(config, codebook), config, normal, role, options)
+    write(calibrated, out)
+    click.echo(calibration_table(found))
+    click.echo(f"\nwritten: {out}")
+
+
+@main.command()
 @click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect(path: Path | None, as_json: bool) -> None:
+@_file_option("--normal", help="Show how far these texts are from the codebook's normal text.")
+@_role_option
+@_config_option
+def inspect(
+    path: Path | None, as_json: bool, normal: Path | None, role: Role, config_path: Path | None
+) -> None:
     """Show what a codebook holds and where it came from (the bundled one by default)."""
-    from .codebook import Codebook
     from .codebook.describe import describe, summary
 
-    codebook = Codebook.load(path) if path else Codebook.bundled()
+    config = _load(config_path).firewall
+    if normal:
+        from .training.calibrate import drift_report, traffic_drift
+
+        found = traffic_drift(*_detector(config, path), config, normal, role)
+        click.echo(json.dumps(found.to_dict(), indent=2) if as_json else drift_report(found))
+        return
+    codebook = _codebook(config, path)
     click.echo(json.dumps(describe(codebook), indent=2) if as_json else summary(codebook))
 
 
@@ -307,6 +359,22 @@ def _firewall(config: Config) -> Any:
     return Firewall(config, progress=True)
 
 
+def _codebook(config: FirewallConfig, path: Path | None) -> Codebook:
+    """The codebook in a directory, else the configured one, else the bundled one."""
+    from .codebook import Codebook
+
+    chosen = path or (Path(config.codebook) if config.codebook else None)
+    return Codebook.load(chosen) if chosen else Codebook.bundled()
+
+
+def _detector(config: FirewallConfig, path: Path | None) -> tuple[Codebook, DetectorModel]:
+    """A codebook and a model for it that runs texts side by side."""
+    from .training.compiler import open_model
+
+    codebook = _codebook(config, path)
+    return codebook, open_model(None, codebook.layers, config)
+
+
 def _layers(value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
@@ -343,8 +411,9 @@ def _write(path: Path, content: str) -> None:
 
 def _report(alarm: Alarm, text: str) -> str:
     level = click.style(alarm.level.name, fg=LEVEL_COLOURS[alarm.level], bold=True)
+    reading = "" if alarm.reading == "raw" else f"reading {alarm.reading}  "
     head = (
-        f"{level}  score {alarm.score:.4f}  role {alarm.role}  tokens {alarm.tokens}  "
+        f"{level}  score {alarm.score:.4f}  role {alarm.role}  {reading}tokens {alarm.tokens}  "
         f"{alarm.elapsed * 1000:.1f} ms"
     )
     return f"{head}\n{_marked(text, alarm)}" if alarm.spans else head

@@ -81,6 +81,8 @@ class FirewallConfig:
     """A longer text is an error, never silently cut."""
     canonical: bool = True
     """Also screen what a text says once hidden and disguised characters are undone."""
+    canonical: bool = True
+    """Also screen what a text says once hidden and disguised characters are undone."""
     thresholds: dict[Role, Thresholds] = field(default_factory=dict)
     """Overrides of the codebook's thresholds, per role."""
 

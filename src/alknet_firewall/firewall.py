@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from .alarm import Alarm, AlarmLevel, Role, Span
+from .canonical import Reading, readings
+from .canonical.reading import raw
 from .codebook import Codebook, DetectionResult
 from .config import Config, FirewallConfig, Thresholds
 from .errors import ScreeningError, TextTooLongError
@@ -22,7 +25,8 @@ from .windows import window_bounds
 __all__ = ["Firewall", "readable"]
 
 _SIGNALS = 8  # an alarm names the rarest directions, not all of them
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Lone surrogates have no UTF-8 form; the rest has no token in SmolLM2's vocabulary.
+_UNREADABLE = re.compile("[\ud800-\udfff\x04\x06\x13\x14\x16\x1d\U00040000-\U000bffff]")
 
 
 class Firewall:
@@ -56,7 +60,7 @@ class Firewall:
     def screen(
         self, text: str, role: Role = "user", *, thresholds: Thresholds | None = None
     ) -> Alarm:
-        """Screen one text. Every token of it is read.
+        """Screen one text. Every token of it is read, also of what it hides.
 
         `role` says whether the text comes from a user or from a tool;
         `thresholds` replaces the configured ones for this call. Raises
@@ -69,10 +73,14 @@ class Firewall:
         if role not in get_args(Role):
             raise ScreeningError(f"role must be 'user' or 'tool', not {role!r}")
         model, codebook = self._load()
-        encoding = self._encode(model, text)
-        results = list(_detections(model, codebook, encoding.ids, role))
+        encoding = self._encode(model, text)  # before anything else: it bounds the text
+        read = [_screened(model, codebook, raw(text), encoding, role)]
+        if self._config.canonical:
+            for reading in readings(text)[1:]:
+                encoding = model.encode(readable(reading.text))
+                read.append(_screened(model, codebook, reading, encoding, role))
         limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
-        return _alarm(codebook, role, encoding, results, limits, started)
+        return _alarm(codebook, role, read, limits, started)
 
     def screen_many(self, items: Iterable[tuple[str, Role]]) -> list[Alarm]:
         """Screen (text, role) pairs; the alarms come in the same order."""
@@ -126,11 +134,34 @@ class Firewall:
 
 
 def readable(text: str) -> str:
-    """The text with lone surrogates, which have no UTF-8 form, as U+FFFD.
+    """The text with U+FFFD for what the tokenizer would drop or refuse.
 
     It has the same length, so every offset stays in place.
     """
-    return _LONE_SURROGATE.sub("\ufffd", text)
+    return _UNREADABLE.sub("\ufffd", text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Screened:
+    """One reading of a text, and what was found in each of its windows."""
+
+    reading: Reading
+    encoding: Encoding
+    results: Sequence[DetectionResult]
+
+    @property
+    def worst(self) -> DetectionResult | None:
+        return max(self.results, key=lambda result: result.score, default=None)
+
+    @property
+    def score(self) -> float:
+        return self.worst.score if self.worst else 0.0
+
+
+def _screened(
+    model: DetectorModel, codebook: Codebook, reading: Reading, encoding: Encoding, role: Role
+) -> _Screened:
+    return _Screened(reading, encoding, list(_detections(model, codebook, encoding.ids, role)))
 
 
 def _detections(
@@ -148,23 +179,25 @@ def _detections(
 def _alarm(
     codebook: Codebook,
     role: Role,
-    encoding: Encoding,
-    results: Sequence[DetectionResult],
+    read: Sequence[_Screened],
     limits: Thresholds,
     started: float,
 ) -> Alarm:
-    worst = max(results, key=lambda result: result.score, default=None)
-    score = worst.score if worst else 0.0
-    level = _level(score, limits)
+    """The worst reading decides; the text as it is comes first in `read`."""
+    first = read[0]
+    decisive = max(read, key=lambda screened: screened.score)
+    worst = decisive.worst
+    level = _level(decisive.score, limits)
     return Alarm(
         level=level,
-        score=score,
+        score=decisive.score,
         role=role,
-        spans=_spans(results, encoding, limits.suspicious) if level else (),
+        spans=_spans(read, limits.suspicious) if level else (),
         signals=tuple(codebook.score(worst.z, role, top=_SIGNALS)) if worst else (),
-        windows=sum(len(result.scores) for result in results),
-        tokens=len(encoding.ids),
+        windows=sum(len(result.scores) for screened in read for result in screened.results),
+        tokens=len(first.encoding.ids),
         elapsed=time.perf_counter() - started,
+        reading=decisive.reading.name,
     )
 
 
@@ -174,17 +207,27 @@ def _level(score: float, limits: Thresholds) -> AlarmLevel:
     return AlarmLevel.SUSPICIOUS if score >= limits.suspicious else AlarmLevel.CLEAR
 
 
-def _spans(
-    results: Sequence[DetectionResult], encoding: Encoding, threshold: float
-) -> tuple[Span, ...]:
-    """The scored windows at or above the threshold, neighbours joined."""
-    spans: list[Span] = []
-    for result in results:
-        for (first, last), score in zip(result.places, result.scores, strict=True):
-            if score >= threshold:
-                start, end = encoding.offsets[first][0], encoding.offsets[last - 1][1]
-                _join(spans, Span(start, end, float(score)))
-    return tuple(spans)
+def _spans(read: Sequence[_Screened], threshold: float) -> tuple[Span, ...]:
+    """The scored places at or above the threshold in any reading, neighbours joined."""
+    found = [
+        span
+        for screened in read
+        for result in screened.results
+        for span in _places(screened, result, threshold)
+    ]
+    joined: list[Span] = []
+    for span in sorted(found, key=lambda span: span.start):
+        _join(joined, span)
+    return tuple(joined)
+
+
+def _places(screened: _Screened, result: DetectionResult, threshold: float) -> Iterator[Span]:
+    """Where in the original text the places at or above the threshold are."""
+    offsets = screened.encoding.offsets
+    for (first, last), score in zip(result.places, result.scores, strict=True):
+        if score >= threshold:
+            start, end = screened.reading.original(offsets[first][0], offsets[last - 1][1])
+            yield Span(start, end, float(score))
 
 
 def _join(spans: list[Span], span: Span) -> None:

@@ -1,0 +1,123 @@
+"""Characters that a person does not see: messages in them, and noise made of them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from .language import is_clean, is_word, looks_written
+from .reading import Edit, clustered
+
+__all__ = ["invisible", "marks", "messages", "noise"]
+
+# Emoji flags of England, Scotland and Wales are made of tags.
+_FLAGS = "|".join(
+    "".join(chr(0xE0000 + ord(letter)) for letter in name) for name in ("gbeng", "gbsct", "gbwls")
+)
+_TAGS = re.compile(f"\U0001f3f4(?:{_FLAGS})\U000e007f|([\U000e0020-\U000e007e]+)")
+
+_SELECTOR = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_SELECTORS = re.compile(f"[{_SELECTOR}]{{2,}}")
+# Alone, such a selector is normal only after an ideograph.
+_STRAY_SELECTOR = re.compile(
+    "(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
+)
+
+# What draws nothing, or is dropped by the tokenizer: controls, soft hyphen,
+# fillers, joiners, direction marks, deprecated format characters, noncharacters.
+_INVISIBLE = (
+    "\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001d173-\U0001d17a\U00040000-\U000bffff\U000e0000-\U000e0fff"
+)
+_INVISIBLE_RUN = f"(?:[{_INVISIBLE}]|\x1b\\[[\\d;]*m)+"
+# Elsewhere joiners and direction marks are part of how a script is written.
+_LETTER = "A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f"
+_NOISE = re.compile(f"(?<![^\\s!-~{_LETTER}]){_INVISIBLE_RUN}(?![^\\s!-~{_LETTER}])")
+_WORD_BEFORE = re.compile(f"[{_LETTER}]*\\Z")
+_WORD_AFTER = re.compile(f"[{_LETTER}]*")
+
+_MARK = (
+    "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+)
+_MARKED = re.compile(f"([ -~]|[^\\W\\d_])[{_MARK}]+")
+# Marks that strike through or enclose a letter are part of no orthography.
+_STRIKING = re.compile("[\u0334-\u0338\u0483-\u0489\u20d0-\u20ff]")
+
+
+def messages(text: str) -> list[Edit]:
+    """Text in tag characters, and bytes in variation selectors."""
+    if text.isascii():
+        return []
+    tags = [
+        Edit(*match.span(), "".join(chr(ord(c) - 0xE0000) for c in match[1]))
+        for match in _TAGS.finditer(text)
+        if match[1]
+    ]
+    selectors = [
+        Edit(*match.span(), message)
+        for match in _SELECTORS.finditer(text)
+        if (message := _selected(match[0]))
+    ]
+    return sorted(tags + selectors) or _scattered(text)
+
+
+def noise(text: str) -> list[Edit]:
+    """Invisible characters inside words, and in numbers elsewhere."""
+    inside: list[Edit] = []
+    outside: list[Edit] = []
+    for match in _NOISE.finditer(text):
+        before = _WORD_BEFORE.search(text, max(0, match.start() - 30), match.start())
+        after = _WORD_AFTER.match(text, match.end())
+        words = (before[0] if before else "", after[0] if after else "")
+        edit = Edit(*match.span(), " " if all(len(w) > 1 and is_word(w) for w in words) else "")
+        if all(words):
+            inside.append(edit)
+        elif not match[0].startswith("\x1b"):  # colours are normal between words
+            outside.append(edit)
+    return sorted(inside + clustered(outside, 3, 60))
+
+
+def invisible(text: str) -> list[Edit]:
+    """Every invisible character that is not part of how a script is written."""
+    return [Edit(*match.span(), "") for match in _NOISE.finditer(text)]
+
+
+def marks(text: str) -> list[Edit]:
+    """Heaps of combining marks on letters that do not have them."""
+    if text.isascii():
+        return []
+    return clustered(list(_heaps(text)), 3, 100)
+
+
+def _heaps(text: str) -> Iterator[Edit]:
+    for match in _MARKED.finditer(text):
+        left = unicodedata.normalize("NFC", match[0])[1:]
+        if len(left) > 1 or _STRIKING.search(left):
+            yield Edit(*match.span(), match[1])
+
+
+def _scattered(text: str) -> list[Edit]:
+    """A message of one selector here and one there, put where they stand."""
+    found = list(_STRAY_SELECTOR.finditer(text))
+    if len(found) < 4:
+        return []
+    message = _selected("".join(match[0] for match in found))
+    start, end = found[0].start(), found[-1].end()
+    return [Edit(start, end, message)] if message and len(message) <= end - start else []
+
+
+def _selected(run: str) -> str:
+    """The text whose bytes, or half bytes, a run of selectors stands for; empty if none."""
+    values = [ord(c) - 0xFE00 if c < "\ufe10" else ord(c) - 0xE0100 + 16 for c in run]
+    halves = [
+        16 * high + low
+        for high, low in zip(values[::2], values[1::2], strict=False)
+        if high < 16 and low < 16
+    ]
+    for data in (values, halves):
+        message = bytes(data).decode("utf-8", "ignore")
+        if is_clean(message) and looks_written(message):
+            return message
+    return ""
