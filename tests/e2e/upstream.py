@@ -15,6 +15,8 @@ from starlette.routing import Mount, Route
 
 from alknet_firewall.proxy.echo import create_echo_app, echo_chat
 
+from .answers import STREAMS, WHOLE
+
 TOOL_CALL = {
     "id": "call_1",
     "type": "function",
@@ -32,6 +34,7 @@ class Upstream:
         self.app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                *(Route(path, self._fixed, methods=["POST"]) for path in WHOLE),
                 Mount("/", create_echo_app()),
             ]
         )
@@ -40,6 +43,20 @@ class Upstream:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.cancelled = threading.Event()
+
+    async def _fixed(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        path = request.url.path
+        if not body.get("stream"):
+            return JSONResponse(WHOLE[path])
+        return StreamingResponse(self._slowly(STREAMS[path]), media_type="text/event-stream")
+
+    async def _slowly(self, events: list[str]) -> AsyncIterator[str]:
+        for event in events:
+            yield event
+            await asyncio.sleep(0.005)
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())

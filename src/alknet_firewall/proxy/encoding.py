@@ -27,7 +27,7 @@ def decompressed(raw: bytes, encoding: str, limit: int) -> bytes:
         body = decoder(raw, limit)
     except RequestError:
         raise
-    except Exception as error:  # noqa: BLE001 - each library has errors of its own
+    except Exception as error:
         raise _broken(name) from error
     if body is None:
         raise RequestError(
@@ -59,7 +59,7 @@ def _gzip(raw: bytes, limit: int) -> bytes | None:
 
 def _brotli(raw: bytes, limit: int) -> bytes | None:
     try:
-        import brotli
+        import brotli  # type: ignore[import-untyped]
     except ImportError:
         raise _missing("br") from None
     stream = brotli.Decompressor()

@@ -66,7 +66,7 @@ class Observed:
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                _add_request_id(message, exchange.request_id)
+                _add_request_id(message, exchange)
             await send(message)
 
         scope[_SCOPE_KEY] = exchange
@@ -111,7 +111,10 @@ def _request_id(given: str) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 
-def _add_request_id(message: Message, request_id: str) -> None:
+def _add_request_id(message: Message, exchange: Exchange) -> None:
     # An upstream's own id is the one its support asks for, so it stays.
-    if not any(name.lower() == b"x-request-id" for name, _ in message["headers"]):
-        message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+    names = [b"x-request-id"] + ([b"request-id"] if exchange.api == "anthropic" else [])
+    present = {name.lower() for name, _ in message["headers"]}
+    written = exchange.request_id.encode("ascii")
+    added = [(name, written) for name in names if name not in present]
+    message["headers"] = [*message["headers"], *added]

@@ -170,7 +170,7 @@ class Gateway:
         noted: Mapping[str, str] | None = None,
     ) -> Response:
         """The upstream's answer with the headers `shown`, after telling it those `noted`."""
-        model = _model(body or {})
+        model = _model(body or {}) or _model_in(call.target)
         upstream = call.state.upstreams.choose(model)
         own = {"x-request-id": call.exchange.request_id, **(noted or {})}
         if body is not None:
@@ -219,6 +219,10 @@ def _peer(request: Request, config: Config) -> Peer:
 def _model(body: Mapping[str, Any]) -> str | None:
     model = body.get("model")
     return model if isinstance(model, str) else None
+
+
+def _model_in(target: str) -> str | None:
+    return target.removeprefix("/models/") if target.startswith("/models/") else None
 
 
 def _log_verdict(exchange: Exchange, verdict: Verdict) -> None:

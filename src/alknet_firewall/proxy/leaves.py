@@ -59,15 +59,21 @@ Skip = Callable[[str, str], bool]
 """Says of a key and its string value that it is no text."""
 
 
-def walk(value: object, role: Role, place: Place, skip: Skip) -> Iterator[Found]:
-    """Everything to screen, and everything that cannot be, at and under `place`."""
+def walk(
+    value: object, role: Role, place: Place, skip: Skip, parent: object = None
+) -> Iterator[Found]:
+    """Everything to screen, and everything that cannot be, at and under `place`.
+
+    `parent` is the type of the object that `value` is a field of.
+    """
     if isinstance(value, str):
         if value:
             yield Untrusted(role, json_path(place), value, (place,))
     elif isinstance(value, list):
         yield from _items(value, role, place, skip)
     elif isinstance(value, dict):
-        holders = (value.get("type"), place[-1] if place else None)
+        own = place[-1] if place else None
+        holders = (value.get("type"), own, value.get("media_type"), parent)
         for key, item in value.items():
             yield from member(key, item, role, place, skip, holders)
 
@@ -82,7 +88,8 @@ def member(
 ) -> Iterator[Found]:
     """The same for one key of the object at `place`; the key may be text itself.
 
-    `holders` are the names that say what the object is: its type, its own key.
+    `holders` are the names that say what the object is: its type first, then
+    its own key, its media type, and the type of what it is a field of.
     """
     here = (*place, key)
     if not _LABEL.fullmatch(key):
@@ -93,7 +100,7 @@ def member(
     if kind := reference_kind(holders, key, value):
         yield Unscreened(kind, json_path(here))
     if not (isinstance(value, str) and skip(key, value)):
-        yield from walk(value, role, here, skip)
+        yield from walk(value, role, here, skip, holders[0] if holders else None)
 
 
 def _items(items: list[Any], role: Role, place: Place, skip: Skip) -> Iterator[Found]:

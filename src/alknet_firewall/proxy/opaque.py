@@ -43,6 +43,7 @@ _SEALED_FIELDS = {
     ("web_search_result_location", "encrypted_index"),
     ("encrypted_code_execution_result", "encrypted_stdout"),
 }
+_MEDIA_KINDS: tuple[Kind, ...] = ("image", "audio", "video")
 _DATA_URL = re.compile(
     r"data:(?:(image|audio|video)/[\w.+-]+|application/pdf);base64,(?:[A-Za-z0-9+/]+={0,2})?"
 )
@@ -60,8 +61,14 @@ def opaque_kind(holders: tuple[object, ...], key: str, value: object) -> Kind | 
         if (holder, key) in _SEALED_FIELDS and _BASE64.fullmatch(value):
             return "sealed"
         if kind := _MEDIA_FIELDS.get((holder, key)):
-            return _media_kind(kind, key, value)
+            return _media_kind(_named_kind(holders) or kind, key, value)
     return None
+
+
+def _named_kind(holders: tuple[object, ...]) -> Kind | None:
+    """What a part of type `image`, or a source of `image/png`, holds."""
+    names = [holder.partition("/")[0] for holder in holders if isinstance(holder, str)]
+    return next((kind for kind in _MEDIA_KINDS if kind in names), None)
 
 
 def _media_kind(kind: Kind, key: str, value: str) -> Kind | None:
@@ -88,13 +95,14 @@ def reference_kind(holders: tuple[object, ...], key: str, value: object) -> Kind
     if not value:
         return None
     if key in _FILE_KEYS or (key == "id" and "audio" in holders):
-        return "file"
+        return _named_kind(holders) or "file"
     if key == "id" and "item_reference" in holders:
         return "history"
     if not isinstance(value, str) or not _LINK.match(value):
         return None
     kinds = [_FETCHED.get((holder, key)) for holder in holders if isinstance(holder, str)]
-    return next((kind for kind in kinds if kind), None)
+    found = next((kind for kind in kinds if kind), None)
+    return found and (_named_kind(holders) or found)
 
 
 def is_tokens(value: object) -> bool:
