@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from .codebook import Codebook
     from .model.protocol import DetectorModel
 
-if TYPE_CHECKING:
-    from .codebook import Codebook
-    from .model.protocol import DetectorModel
-
 __all__ = ["main"]
 
 EXIT_CODES = {AlarmLevel.CLEAR: 0, AlarmLevel.SUSPICIOUS: 10, AlarmLevel.DANGEROUS: 20}
@@ -293,44 +289,6 @@ def calibrate(
 
 
 @main.command()
-@_file_option(
-    "--normal", required=True, help='JSON Lines of normal texts: {"text": ...} or strings.'
-)
-@_role_option
-@click.option("--fpr", type=float, required=True, help="Share of them that may be SUSPICIOUS.")
-@click.option("--dangerous-fpr", type=float, help="Share that may be DANGEROUS; else it stays.")
-@click.option("--regions", is_flag=True, help="Also refit the splines that explain an alarm.")
-@_folder_option("--codebook", help="The codebook to start from; else the configured one.")
-@_folder_option("--out", required=True, help="Where the calibrated codebook is written.")
-@_config_option
-def calibrate(
-    normal: Path,
-    role: Role,
-    fpr: float,
-    dangerous_fpr: float | None,
-    regions: bool,
-    codebook: Path | None,
-    out: Path,
-    config_path: Path | None,
-) -> None:
-    """Set thresholds from your own normal traffic. The classifiers stay as they are.
-
-    Writes a copy of the codebook; use it with `[firewall] codebook = "DIR"`. A
-    rate needs at least 3 / rate distinct texts: 300 for 0.01.
-    """
-    from .codebook.files import write
-    from .training.calibrate import CalibrationOptions, calibration_table
-    from .training.calibrate import calibrate as run
-
-    config = _load(config_path).firewall
-    options = CalibrationOptions(fpr, dangerous_fpr, regions)
-    calibrated, found = run(*_detector(config, codebook), config, normal, role, options)
-    write(calibrated, out)
-    click.echo(calibration_table(found))
-    click.echo(f"\nwritten: {out}")
-
-
-@main.command()
 @click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @_file_option("--normal", help="Show how far these texts are from the codebook's normal text.")
@@ -399,22 +357,6 @@ def _firewall(config: Config) -> Any:
     from .firewall import Firewall
 
     return Firewall(config, progress=True)
-
-
-def _codebook(config: FirewallConfig, path: Path | None) -> Codebook:
-    """The codebook in a directory, else the configured one, else the bundled one."""
-    from .codebook import Codebook
-
-    chosen = path or (Path(config.codebook) if config.codebook else None)
-    return Codebook.load(chosen) if chosen else Codebook.bundled()
-
-
-def _detector(config: FirewallConfig, path: Path | None) -> tuple[Codebook, DetectorModel]:
-    """A codebook and a model for it that runs texts side by side."""
-    from .training.compiler import open_model
-
-    codebook = _codebook(config, path)
-    return codebook, open_model(None, codebook.layers, config)
 
 
 def _codebook(config: FirewallConfig, path: Path | None) -> Codebook:
