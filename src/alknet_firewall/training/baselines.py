@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..alarm import AlarmLevel, Role
+from ..alarm import Role
 from ..codebook.projection import project
 from ..codebook.splines import SplineTable, fit_splines
 from ..config import FirewallConfig
@@ -78,20 +78,39 @@ def words(train: Sequence[Example], rows: Sequence[Example]) -> Baseline:
 
 
 def _words(role: Role, train: Sequence[Example], rows: Sequence[Example]) -> list[Verdict]:
-    classifier = _word_classifier()
-    cross_val_predict, group_k_fold = _validation()
-    features = _word_features()
+    classifier, features = _word_classifier(), _word_features()
     known = features.fit_transform([example.text[:_LONGEST] for example in train])
     labels = np.array([example.label == "attack" for example in train])
     sources = np.array([example.source for example in train])
-    held_out = cross_val_predict(
-        classifier, known, labels, groups=sources, cv=group_k_fold(_FOLDS), method="predict_proba"
-    )[:, 1]
+    held_out = _held_out(classifier, known, labels, sources, role)
     normal = np.array([e.role == role and e.label == "benign" and not e.composed for e in train])
     threshold = _one_percent(held_out[normal], sources[normal])
     classifier.fit(known, labels)
     new = features.transform([row.text[:_LONGEST] for row in rows])
     return _verdicts(classifier.predict_proba(new)[:, 1], threshold)
+
+
+def _held_out(
+    classifier: Any,
+    features: Any,
+    labels: NDArray[np.bool_],
+    sources: NDArray[np.str_],
+    role: Role,
+) -> Scores:
+    """Probabilities from classifiers that saw nothing of a text's source."""
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+
+    try:
+        folds = StratifiedGroupKFold(min(_FOLDS, len(set(sources))))
+        found = cross_val_predict(
+            classifier, features, labels, groups=sources, cv=folds, method="predict_proba"
+        )
+    except ValueError as error:
+        raise DataError(
+            f"the training folder's {role} rows cannot be held out by source: it needs harmless "
+            "rows and attacks of at least two sources each"
+        ) from error
+    return np.asarray(found[:, 1])
 
 
 def _word_features() -> Any:
@@ -115,22 +134,13 @@ def _word_classifier() -> Any:
     return LogisticRegression(C=10, class_weight="balanced", solver="liblinear", random_state=0)
 
 
-def _validation() -> tuple[Any, Any]:
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-
-    return cross_val_predict, GroupKFold
-
-
 def _one_percent(scores: Scores, sources: NDArray[np.str_]) -> float:
     weights = stats.equal_source_weights(sources, np.zeros(len(scores), dtype=bool))
     return stats.threshold_at(scores, weights, FALSE_POSITIVE_RATES[0])
 
 
 def _verdicts(scores: Scores, threshold: float) -> list[Verdict]:
-    return [
-        Verdict(float(s), AlarmLevel.SUSPICIOUS if s > threshold else AlarmLevel.CLEAR)
-        for s in scores
-    ]
+    return [Verdict.of_score(float(score), bool(score > threshold)) for score in scores]
 
 
 def last_token_anomaly(
@@ -160,7 +170,7 @@ def last_token_anomaly(
     return Baseline(
         "last token, anomaly only",
         "hidden states of the last token, layers 1, 2, 4, 8, spline tails of normal text",
-        [verdicts.get(index, Verdict(0.0, AlarmLevel.CLEAR)) for index in range(len(rows))],
+        [verdicts.get(index, Verdict.of_score(0.0, False)) for index in range(len(rows))],
     )
 
 

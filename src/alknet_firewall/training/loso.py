@@ -26,10 +26,15 @@ from .places import Places, Rows, place_labels, place_means
 __all__ = ["held_out_figures", "leave_sources_out"]
 
 
-def leave_sources_out(train: Path, config: FirewallConfig, cache: Path | None) -> dict[str, Any]:
+def leave_sources_out(
+    train: Path,
+    config: FirewallConfig,
+    cache: Path | None = None,
+    options: CompileOptions | None = None,
+) -> dict[str, Any]:
     """Figures of the training texts, each judged by a classifier that saw nothing
     of its source. `cache` may be the one of `compile`. Takes minutes to an hour."""
-    options = CompileOptions()
+    options = options or CompileOptions()
     model = open_model(None, None, config)
     examples, _ = chosen_examples(train, options)
     rows = Rows.of(examples)

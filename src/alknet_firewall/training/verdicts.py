@@ -37,6 +37,11 @@ class Verdict:
         spans = tuple((span.start, span.end) for span in alarm.spans)
         return cls(alarm.score, alarm.level, spans, alarm.tokens, alarm.elapsed)
 
+    @classmethod
+    def of_score(cls, score: float, flagged: bool) -> Verdict:
+        """Of a detector that knows no spans and one level: SUSPICIOUS where it flags."""
+        return cls(score, AlarmLevel.SUSPICIOUS if flagged else AlarmLevel.CLEAR)
+
 
 def write_verdicts(path: Path, examples: Iterable[Example], verdicts: Iterable[Verdict]) -> None:
     """One JSON object a line. Raises `DataError` for a file that cannot be written."""
