@@ -6,11 +6,16 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from alknet_firewall import Firewall
 
 from .hub import COMMIT, FakeHub
+
+# A busy machine is no bug.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 StartHub = Callable[..., FakeHub]
 

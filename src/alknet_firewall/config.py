@@ -16,6 +16,7 @@ from .alarm import Role
 from .errors import ConfigError
 from .proxy.options import (
     Action,
+    CacheConfig,
     ClientConfig,
     LevelActions,
     PolicyConfig,
@@ -28,6 +29,7 @@ from .proxy.options import (
 
 __all__ = [
     "Action",
+    "CacheConfig",
     "ClientConfig",
     "Config",
     "FirewallConfig",
@@ -81,8 +83,6 @@ class FirewallConfig:
     """A longer text is an error, never silently cut."""
     canonical: bool = True
     """Also screen what a text says once hidden and disguised characters are undone."""
-    canonical: bool = True
-    """Also screen what a text says once hidden and disguised characters are undone."""
     thresholds: dict[Role, Thresholds] = field(default_factory=dict)
     """Overrides of the codebook's thresholds, per role."""
 
@@ -101,6 +101,7 @@ class Config:
     firewall: FirewallConfig = FirewallConfig()
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     route: tuple[RouteConfig, ...] = ()
     upstream: tuple[UpstreamConfig, ...] = ()
     client: tuple[ClientConfig, ...] = ()

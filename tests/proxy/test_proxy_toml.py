@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from alknet_firewall.config import (
+    CacheConfig,
     ClientConfig,
     Config,
     FirewallConfig,
@@ -35,6 +36,7 @@ def test_its_values_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "table",
     [
+        CacheConfig,
         ClientConfig,
         FirewallConfig,
         LevelActions,

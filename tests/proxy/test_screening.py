@@ -14,6 +14,7 @@ from alknet_firewall.proxy.content import Content
 from alknet_firewall.proxy.leaves import Untrusted
 from alknet_firewall.proxy.policy import Context, Verdict
 from alknet_firewall.proxy.screening import Screener
+from alknet_firewall.proxy.telemetry import Telemetry
 
 from .fakes import ATTACK, FakeFirewall, config
 
@@ -27,7 +28,7 @@ async def screen(screener: Screener, items: list[Untrusted], **proxy: Any) -> Ve
 
 
 async def prepared(firewall: FakeFirewall, **proxy: Any) -> Screener:
-    screener = Screener(firewall, config(**proxy))
+    screener = Screener(firewall, config(**proxy), Telemetry())
     await screener.prepare()
     return screener
 
@@ -61,7 +62,7 @@ async def test_abandoned_work_stops_at_the_next_batch(length: int) -> None:
 
 
 async def test_a_request_waits_until_the_detector_is_loaded() -> None:
-    screener = Screener(FakeFirewall(), config())
+    screener = Screener(FakeFirewall(), config(), Telemetry())
     waiting = asyncio.create_task(screen(screener, texts(1)))
     await anyio.sleep(0.01)
     assert not waiting.done()

@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from alknet_firewall.proxy.telemetry import Telemetry, telemetry_from_environment
+from alknet_firewall.proxy.exporters import telemetry_from_environment
+from alknet_firewall.proxy.telemetry import Telemetry
 
 from .conftest import proxy_client
 from .fakes import ATTACK, FakeFirewall, Recorder, config
@@ -91,6 +92,8 @@ async def test_what_the_spans_say(
     }
     assert spans["screen"] == {
         "alknet.firewall.action": "block",
+        "alknet.firewall.would": "block",
+        "alknet.firewall.remembered": 0,
         "alknet.firewall.level": "DANGEROUS",
         "alknet.firewall.score": 0.9,
         "alknet.firewall.role": "user",

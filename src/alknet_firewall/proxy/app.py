@@ -19,13 +19,14 @@ from starlette.routing import Route
 from ..config import Config
 from ..errors import ProxyError
 from .exchange import Observed, exchange_of
+from .exporters import telemetry_from_environment
 from .gateway import Gateway, cancel
 from .policy import Verdict
 from .responses import error_response
 from .routes import not_found
 from .screening import Detector, Screener
 from .state import state_of
-from .telemetry import Telemetry, telemetry_from_environment
+from .telemetry import Telemetry
 
 __all__ = ["create_app"]
 
@@ -49,7 +50,7 @@ def create_app(
     when no usable upstream is configured.
     """
     telemetry = telemetry or telemetry_from_environment()
-    screener = Screener(firewall, config)
+    screener = Screener(firewall, config, telemetry)
     gateway = Gateway(state_of(config, telemetry, transport), screener, telemetry, on_verdict)
     proxy = _Proxy(gateway, screener, telemetry)
     app = Starlette(
@@ -86,6 +87,7 @@ class _Proxy:
         yield
         await cancel(preparing)
         await self._gateway.state.upstreams.aclose()
+        await self._screener.aclose()
         await anyio.to_thread.run_sync(self._telemetry.shutdown)
 
     async def healthz(self, request: Request) -> Response:

@@ -36,6 +36,8 @@ class Exchange:
     span: Span = INVALID_SPAN
     route: str = "none"
     action: str = "none"
+    would: str = ""
+    """The action that shadow mode kept from being taken, or the same."""
     api: Api = "openai"
     client: str | None = None
     status: int | None = None
@@ -63,10 +65,18 @@ class Observed:
         headers = Headers(scope=scope)
         exchange = Exchange(_request_id(headers.get("x-request-id", "")))
 
+        streams = False
+
         async def send_noted(message: Message) -> None:
+            nonlocal streams
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+                streams = _is_event_stream(message)
                 _add_request_id(message, exchange)
+            elif streams and message.get("body"):
+                streams = False
+                elapsed = time.monotonic() - exchange.started
+                self._telemetry.record_first_byte(exchange.route, elapsed)
             await send(message)
 
         scope[_SCOPE_KEY] = exchange
@@ -93,7 +103,9 @@ class Observed:
         if status >= 500:
             fail_span(span, str(status))
         elapsed = time.monotonic() - exchange.started
-        self._telemetry.record_request(exchange.route, exchange.action, status, elapsed)
+        self._telemetry.record_request(
+            exchange.route, exchange.action, status, elapsed, exchange.would
+        )
 
 
 def _apologise(error: Exception, api: Api) -> JSONResponse:
@@ -109,6 +121,13 @@ def _apologise(error: Exception, api: Api) -> JSONResponse:
 def _request_id(given: str) -> str:
     """The caller's request id where it has the form of one, else a new one."""
     return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+
+
+def _is_event_stream(message: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in message["headers"]
+    )
 
 
 def _add_request_id(message: Message, exchange: Exchange) -> None:

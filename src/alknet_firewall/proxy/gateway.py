@@ -155,7 +155,7 @@ class Gateway:
                 _log.error("screening failed %s: %s request=%s", fail, error, exchange.request_id)
                 raise
             self._telemetry.record_verdict(span, verdict)
-        exchange.action = verdict.action
+        exchange.action, exchange.would = verdict.action, verdict.intended
         _log_verdict(exchange, verdict)
         if self._on_verdict:
             self._on_verdict(verdict)

@@ -15,6 +15,7 @@ from .opaque import Kind
 
 __all__ = [
     "Action",
+    "CacheConfig",
     "ClientConfig",
     "LevelActions",
     "Mode",
@@ -102,6 +103,7 @@ _POSITIVE = (
     "max_depth",
     "max_texts",
     "max_request_tokens",
+    "max_queue",
     "connect_timeout",
     "first_byte_timeout",
     "read_timeout",
@@ -140,6 +142,10 @@ class ProxyConfig:
     """Strings to screen in one request."""
     max_request_tokens: int = 1_000_000
     """Tokens of all the strings of one request."""
+    max_queue: int = 128
+    """Requests that may wait for a thread; the next one is told to come back."""
+    screen_threads: int = 0
+    """Threads that screen; 0 means one for each core."""
     connect_timeout: float = 5.0
     first_byte_timeout: float = 300.0
     """Seconds until the upstream's answer begins."""
@@ -152,6 +158,8 @@ class ProxyConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
+        if self.screen_threads < 0:
+            raise ValueError("screen_threads must be 0 or more")
         if self.max_depth > 200:
             raise ValueError("max_depth must be at most 200")
         if not all(_PATH.fullmatch(prefix) for prefix in self.prefixes):
@@ -231,3 +239,28 @@ class ClientConfig:
             raise ValueError("key_sha256 must be 64 hexadecimal digits, in lower case")
         if self.header is not None and ":" not in self.header:
             raise ValueError('header must be written "name: value"')
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """`[cache]`: where alarms are remembered."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    max_bytes: int = 64_000_000
+    """In memory; 0 remembers nothing."""
+    url: str | None = None
+    """Of a Valkey or Redis to use instead, such as `redis://localhost:6379/0`."""
+    key_env: str | None = None
+    """The environment variable with the secret that the keys are made with."""
+    ttl: float = 86_400.0
+    """Seconds that Valkey or Redis remembers."""
+    timeout: float = 0.1
+    """Seconds to wait for Valkey or Redis."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 0:
+            raise ValueError("max_bytes must be 0 or more")
+        if self.ttl <= 0 or self.timeout <= 0:
+            raise ValueError("ttl and timeout must be more than 0")
+        if self.url is not None and self.key_env is None:
+            raise ValueError("url needs key_env")

@@ -1,12 +1,11 @@
-"""Runs the detector beside the event loop, and knows whether it can be trusted."""
+"""Screens the texts of a request, and knows whether the detector can be trusted."""
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import anyio
@@ -15,9 +14,12 @@ import anyio.to_thread
 from ..alarm import Alarm, AlarmLevel, Role
 from ..config import Config
 from ..errors import FirewallError, RequestError, ScreeningError, TextTooLongError
+from .cache import digest, open_cache
 from .content import Content
 from .leaves import Untrusted
 from .policy import Context, Verdict, judge
+from .pool import Pool
+from .telemetry import Telemetry
 
 __all__ = ["Detector", "Screener"]
 
@@ -31,11 +33,6 @@ _KNOWN_ATTACK = (
 )
 _KNOWN_HARMLESS = "What is the capital of France?"
 
-# A batch ends at whichever comes first. A screening that nobody waits for any
-# more stops between batches, so that abandoned work does not pile up.
-_BATCH_TEXTS = 32
-_BATCH_CHARACTERS = 20_000
-
 
 class Detector(Protocol):
     """What the proxy needs of `alknet_firewall.firewall.Firewall`; both block."""
@@ -47,10 +44,14 @@ class Detector(Protocol):
 class Screener:
     """Screens requests in worker threads, once the detector has proved itself."""
 
-    def __init__(self, detector: Detector, config: Config) -> None:
+    def __init__(self, detector: Detector, config: Config, telemetry: Telemetry) -> None:
+        threads = config.proxy.screen_threads or os.cpu_count() or 1
         self._detector = detector
         self._config = config
-        self._limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self._telemetry = telemetry
+        self._cache = open_cache(config.cache)
+        self._pool = Pool(self._screen_batch, threads, config.proxy.max_queue)
+        telemetry.observe_queue(lambda: self._pool.depth)
         self._settled = anyio.Event()
         self.problem: str | None = "the detector is still being loaded"
         """Why the detector is not ready, or None when it is."""
@@ -72,8 +73,15 @@ class Screener:
             _log.error("not ready: %s", self.problem)
         self._settled.set()
 
+    async def aclose(self) -> None:
+        """Start nothing more, and let go of the cache."""
+        self._pool.close()
+        await self._cache.aclose()
+
     def _self_test(self) -> str | None:
         self._detector.preload()
+        codebook = getattr(self._detector, "codebook", None)
+        self._cache.bind(digest((codebook, self._config.firewall)))
         attack, harmless = self._detector.screen_many(
             [(_KNOWN_ATTACK, "tool"), (_KNOWN_HARMLESS, "user")]
         )
@@ -87,52 +95,53 @@ class Screener:
         """The verdict on one request.
 
         Raises `ScreeningError` when the detector fails, is not ready, or takes
-        longer than `screen_timeout`; `RequestError` (413) when the request has
-        more than `max_texts` strings, one longer than `max_tokens`, or more
-        than `max_request_tokens` in all.
+        longer than `screen_timeout`; `RequestError` when the request has more
+        than `max_texts` strings, one longer than `max_tokens`, or more than
+        `max_request_tokens` in all (413), and when too many wait already (503).
         """
-        proxy, texts = config.proxy, content.texts
-        if len(texts) > proxy.max_texts:
-            raise _too_many(len(texts), proxy.max_texts)
         started = time.monotonic()
+        alarms = await self.alarms(content.texts, config)
+        elapsed = time.monotonic() - started
+        return judge(content.texts, alarms, config.policy, elapsed, context, content.unscreened)
+
+    async def alarms(self, texts: Sequence[Untrusted], config: Config) -> list[Alarm]:
+        """The alarm of each text, within the same limits."""
+        proxy = config.proxy
+        if len(texts) > proxy.max_texts:
+            raise _too_many("strings to screen", len(texts), proxy.max_texts, "max_texts")
         try:
             with anyio.fail_after(proxy.screen_timeout):
-                alarms = await self._alarms(texts)
+                alarms = await self._remembered_or_fresh(texts)
         except TimeoutError:
             raise ScreeningError(
                 f"screening took longer than {proxy.screen_timeout:g} s: send less text, "
                 "or raise `screen_timeout` under [proxy]"
             ) from None
-        elapsed = time.monotonic() - started
-        return judge(texts, alarms, config.policy, elapsed, context, content.unscreened)
+        tokens = sum(alarm.tokens for alarm in alarms)
+        if tokens > proxy.max_request_tokens:
+            raise _too_many("tokens", tokens, proxy.max_request_tokens, "max_request_tokens")
+        return alarms
 
-    async def _alarms(self, texts: Sequence[Untrusted]) -> list[Alarm]:
+    async def _remembered_or_fresh(self, texts: Sequence[Untrusted]) -> list[Alarm]:
         await self._settled.wait()
         if self.problem:
             raise ScreeningError(self.problem)
-        stop = threading.Event()
-        try:
-            return await anyio.to_thread.run_sync(
-                self._run, texts, stop, abandon_on_cancel=True, limiter=self._limiter
-            )
-        finally:
-            stop.set()
+        known = await self._cache.get(texts)
+        missing = [item for item, alarm in zip(texts, known, strict=True) if alarm is None]
+        fresh = await self._pool.screen(missing)
+        await self._cache.put(missing, fresh)
+        self._telemetry.record_screened(len(texts) - len(missing), fresh)
+        rest = iter(fresh)
+        return [alarm or next(rest) for alarm in known]
 
-    def _run(self, texts: Sequence[Untrusted], stop: threading.Event) -> list[Alarm]:
-        alarms: list[Alarm] = []
-        for batch in _batches(texts):
-            if stop.is_set():
-                break
-            alarms += self._screen_batch(batch)
-        return alarms
-
-    def _screen_batch(self, batch: list[Untrusted]) -> list[Alarm]:
+    def _screen_batch(self, batch: Sequence[Untrusted]) -> list[Alarm]:
         try:
             return self._detector.screen_many([(item.text, item.role) for item in batch])
         except TextTooLongError as error:
+            if len(batch) > 1:  # find out which
+                return [alarm for item in batch for alarm in self._screen_batch([item])]
             # Refused even where the proxy fails open: it is a limit, and one
-            # that an attacker could pass on purpose to go unscreened. A text
-            # of that length fills its batch alone.
+            # that an attacker could pass on purpose to go unscreened.
             raise RequestError(
                 str(error), status=413, code="text_too_long", param=batch[0].json_path
             ) from None
@@ -141,28 +150,15 @@ class Screener:
             raise ScreeningError(_describe(error)) from None
 
 
-def _batches(texts: Sequence[Untrusted]) -> Iterator[list[Untrusted]]:
-    batch: list[Untrusted] = []
-    characters = 0
-    for item in texts:
-        characters += len(item.text)
-        if batch and (len(batch) == _BATCH_TEXTS or characters > _BATCH_CHARACTERS):
-            yield batch
-            batch, characters = [], len(item.text)
-        batch.append(item)
-    if batch:
-        yield batch
-
-
 def _describe(error: Exception) -> str:
     """The message of an error of this package, and only the name of any other."""
     return str(error) if isinstance(error, FirewallError) else f"unexpected {type(error).__name__}"
 
 
-def _too_many(count: int, limit: int) -> RequestError:
+def _too_many(what: str, count: int, limit: int, key: str) -> RequestError:
     return RequestError(
-        f"the request has {count} strings to screen and the limit is {limit}: "
-        "send fewer, or raise `max_texts` under [proxy]",
+        f"the request has {count} {what} and the limit is {limit}: send fewer, or raise "
+        f"`{key}` under [proxy]",
         status=413,
-        code="too_many_texts",
+        code="too_many_texts" if key == "max_texts" else "too_many_tokens",
     )

@@ -1,29 +1,23 @@
 """Traces and metrics: every name in one place, and what is recorded under it.
 
 Nothing of a request's content is ever recorded: no text, no header, no query,
-and a model's name only where it has the form of a name. Without any of the
-standard `OTEL_*` variables nothing is recorded at all; trace context is passed
-on all the same.
+and a model's name only where it has the form of a name. Where the traces and
+metrics go is configured in `exporters`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+from ..alarm import Alarm
 from .policy import Verdict
 
-__all__ = ["Telemetry", "telemetry_from_environment"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Telemetry"]
 
 SCOPE = "alknet_firewall.proxy"
 SERVICE = "alknet-firewall"
@@ -55,16 +49,34 @@ WINDOWS = "alknet.firewall.windows"
 TOKENS = "alknet.firewall.tokens"
 FAIL = "alknet.firewall.fail"
 UPSTREAM = "alknet.firewall.upstream"
+WOULD = "alknet.firewall.would"
+KIND = "alknet.firewall.kind"
+REMEMBERED = "alknet.firewall.remembered"
+RESULT = "alknet.firewall.result"
+CLIENT = "alknet.firewall.client"
 
 # Metrics.
 SERVER_DURATION = "http.server.request.duration"
+ACTIVE = "http.server.active_requests"
+FIRST_BYTE = "gen_ai.server.time_to_first_token"
 REQUESTS = "alknet.firewall.requests"
 ALARMS = "alknet.firewall.alarms"
+NOT_SCREENED = "alknet.firewall.not_screened"
 SCREEN_DURATION = "alknet.firewall.screen.duration"
 SCREEN_TOKENS = "alknet.firewall.screen.tokens"
 SCREEN_FAILURES = "alknet.firewall.screen.failures"
+QUEUE_DEPTH = "alknet.firewall.screen.queue"
+CACHE_LOOKUPS = "alknet.firewall.cache.lookups"
 UPSTREAM_DURATION = "alknet.firewall.upstream.first_byte.duration"
+ANSWERS = "alknet.firewall.answers"
 
+# Events of the GenAI conventions.
+EVALUATION = "gen_ai.evaluation.result"
+EVALUATION_NAME = "gen_ai.evaluation.name"
+EVALUATION_SCORE = "gen_ai.evaluation.score.value"
+EVALUATION_LABEL = "gen_ai.evaluation.score.label"
+
+_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
 
 
@@ -76,22 +88,41 @@ class Telemetry:
         tracers: trace.TracerProvider | None = None,
         meters: metrics.MeterProvider | None = None,
         shutdown: Callable[[], None] = lambda: None,
+        exposition: Callable[[], bytes] | None = None,
     ) -> None:
         self._tracer = (tracers or trace.NoOpTracerProvider()).get_tracer(SCOPE)
-        meter = (meters or metrics.NoOpMeterProvider()).get_meter(SCOPE)
-        self._served = meter.create_histogram(SERVER_DURATION, "s", "Time to serve a request")
+        self._meter = meter = (meters or metrics.NoOpMeterProvider()).get_meter(SCOPE)
+        self._served = self._seconds(SERVER_DURATION, "Time to serve a request")
+        self._first_byte = self._seconds(FIRST_BYTE, "Time until a streamed answer begins")
+        self._screened = self._seconds(SCREEN_DURATION, "Time to screen a request")
+        self._upstream = self._seconds(UPSTREAM_DURATION, "Time until the upstream answers")
+        self._active = meter.create_up_down_counter(ACTIVE, "{request}", "Requests being served")
         self._requests = meter.create_counter(REQUESTS, "{request}", "Requests by action")
-        self._alarms = meter.create_counter(ALARMS, "{text}", "Texts screened, by level")
-        self._screened = meter.create_histogram(SCREEN_DURATION, "s", "Time to screen a request")
+        self._alarms = meter.create_counter(ALARMS, "{text}", "Texts judged, by level")
+        self._passed = meter.create_counter(NOT_SCREENED, "{part}", "What no screening can read")
         self._tokens = meter.create_counter(SCREEN_TOKENS, "{token}", "Tokens screened")
-        self._failures = meter.create_counter(
-            SCREEN_FAILURES, "{request}", "Screenings that failed"
-        )
-        self._upstream = meter.create_histogram(
-            UPSTREAM_DURATION, "s", "Time until the upstream's answer begins"
-        )
+        self._lookups = meter.create_counter(CACHE_LOOKUPS, "{text}", "Texts looked up, by result")
+        self._failures = meter.create_counter(SCREEN_FAILURES, "{request}", "Failed screenings")
+        self._answers = meter.create_counter(ANSWERS, "{answer}", "Answers with an alarm")
         self.shutdown = shutdown
         """Sends what is still held back. Blocks."""
+        self.exposition = exposition
+        """The metrics as Prometheus reads them, or None where nobody asked for them."""
+
+    def _seconds(self, name: str, description: str) -> metrics.Histogram:
+        return self._meter.create_histogram(
+            name, "s", description, explicit_bucket_boundaries_advisory=_SECONDS
+        )
+
+    def observe_queue(self, depth: Callable[[], int]) -> None:
+        """Measure `depth` whenever metrics are collected."""
+
+        def observe(options: metrics.CallbackOptions) -> Iterator[metrics.Observation]:
+            yield metrics.Observation(depth())
+
+        self._meter.create_observable_gauge(
+            QUEUE_DEPTH, [observe], "{batch}", "Batches that wait to be screened"
+        )
 
     @contextmanager
     def server_span(self, method: str, headers: Mapping[str, str]) -> Iterator[Span]:
@@ -100,8 +131,12 @@ class Telemetry:
         span = self._tracer.start_span(
             method, parent, SpanKind.SERVER, attributes={HTTP_METHOD: method}
         )
-        with _current(span):
-            yield span
+        self._active.add(1)
+        try:
+            with _current(span):
+                yield span
+        finally:
+            self._active.add(-1)
 
     @contextmanager
     def screen_span(self) -> Iterator[Span]:
@@ -120,36 +155,64 @@ class Telemetry:
 
     def record_verdict(self, span: Span, verdict: Verdict) -> None:
         """What screening one request came to, on its span and in the metrics."""
-        tokens = sum(finding.alarm.tokens for finding in verdict.findings)
         span.set_attributes(
             {
                 ACTION: verdict.action,
+                WOULD: verdict.intended,
                 LEVEL: verdict.level.name,
                 SCORE: verdict.score,
                 TEXTS: len(verdict.findings),
-                TOKENS: tokens,
+                TOKENS: sum(finding.alarm.tokens for finding in verdict.findings),
                 WINDOWS: sum(finding.alarm.windows for finding in verdict.findings),
             }
         )
-        if verdict.worst and verdict.action != "allow":
+        if verdict.worst and verdict.intended != "allow":
             span.set_attributes({ROLE: verdict.worst.text.role, PATH: verdict.worst.text.json_path})
+        if verdict.findings:
+            span.add_event(EVALUATION, _evaluation(verdict))
         for finding in verdict.findings:
             self._alarms.add(1, {LEVEL: finding.alarm.level.name, ROLE: finding.text.role})
+        for item in verdict.unscreened:
+            self._passed.add(1, {KIND: item.kind})
         self._screened.record(verdict.elapsed)
-        self._tokens.add(tokens)
+
+    def record_screened(self, remembered: int, fresh: Sequence[Alarm]) -> None:
+        """How many alarms were remembered, and those that were not."""
+        trace.get_current_span().set_attribute(REMEMBERED, remembered)
+        self._lookups.add(remembered, {RESULT: "hit"})
+        self._lookups.add(len(fresh), {RESULT: "miss"})
+        self._tokens.add(sum(alarm.tokens for alarm in fresh))
 
     def record_failure(self, error: Exception, fail: str) -> None:
         """A screening that failed, and whether the proxy failed open or closed."""
         self._failures.add(1, {ERROR_TYPE: type(error).__name__, FAIL: fail})
 
-    def record_request(self, route: str, action: str, status: int, elapsed: float) -> None:
+    def record_request(
+        self, route: str, action: str, status: int, elapsed: float, would: str = ""
+    ) -> None:
         """A request that was answered; `elapsed` in seconds."""
-        self._requests.add(1, {HTTP_ROUTE: route, ACTION: action})
+        self._requests.add(1, {HTTP_ROUTE: route, ACTION: action, WOULD: would or action})
         self._served.record(elapsed, {HTTP_ROUTE: route, HTTP_STATUS: status})
+
+    def record_first_byte(self, route: str, elapsed: float) -> None:
+        """Seconds from a request to the first byte of its streamed answer."""
+        self._first_byte.record(elapsed, {HTTP_ROUTE: route})
 
     def record_upstream(self, name: str, elapsed: float) -> None:
         """Seconds until the answer of the upstream of this name began."""
         self._upstream.record(elapsed, {UPSTREAM: name})
+
+    def record_answer(self, route: str, level: str, action: str) -> None:
+        """An answer in which something was found."""
+        self._answers.add(1, {HTTP_ROUTE: route, LEVEL: level, ACTION: action})
+
+
+def _evaluation(verdict: Verdict) -> dict[str, str | float]:
+    return {
+        EVALUATION_NAME: "prompt_injection",
+        EVALUATION_SCORE: verdict.score,
+        EVALUATION_LABEL: verdict.level.name,
+    }
 
 
 def _current(span: Span) -> AbstractContextManager[Span]:
@@ -179,82 +242,3 @@ def fail_span(span: Span, kind: str) -> None:
     """Mark a span as failed. `kind` is a status or the name of an exception."""
     span.set_attribute(ERROR_TYPE, kind)
     span.set_status(StatusCode.ERROR)
-
-
-def telemetry_from_environment(
-    environ: Mapping[str, str] = os.environ,
-) -> Telemetry:
-    """Telemetry as the standard `OTEL_*` variables configure it."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return Telemetry()
-    traces = _exporters("TRACES", environ)
-    measures = _exporters("METRICS", environ)
-    return _start(traces, measures, environ) if traces or measures else Telemetry()
-
-
-def _exporters(signal: str, environ: Mapping[str, str]) -> list[str]:
-    """The exporters named for a signal: `otlp` or `console`, or none of them.
-
-    The convention's default is `otlp` to localhost. Ours is silence, because a
-    proxy nobody told of a collector should not complain that there is none.
-    """
-    names = environ.get(variable := f"OTEL_{signal}_EXPORTER", "")
-    if not names.strip():
-        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-        names = "otlp" if any(environ.get(name) for name in endpoints) else "none"
-    chosen = [name.strip().lower() for name in names.split(",")]
-    for name in chosen:
-        if name not in ("otlp", "console", "none", ""):
-            _log.warning("%s: %r is ignored, use otlp, console or none", variable, name)
-    _check_protocol(signal, chosen, environ)
-    return [name for name in chosen if name in ("otlp", "console")]
-
-
-def _check_protocol(signal: str, chosen: list[str], environ: Mapping[str, str]) -> None:
-    for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if "otlp" in chosen and environ.get(name, "http/protobuf") != "http/protobuf":
-            _log.warning("%s: only http/protobuf is supported, and is used", name)
-
-
-def _start(traces: list[str], measures: list[str], environ: Mapping[str, str]) -> Telemetry:
-    # The SDK takes a quarter of a second to import: only where it is used.
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import (
-        ConsoleMetricExporter,
-        PeriodicExportingMetricReader,
-    )
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import (
-        BatchSpanProcessor,
-        ConsoleSpanExporter,
-        SimpleSpanProcessor,
-    )
-
-    resource = Resource.create(_resource(environ))
-    tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-    if "otlp" in traces:
-        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    if "console" in traces:
-        tracers.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout)))
-    makers = {"otlp": OTLPMetricExporter, "console": ConsoleMetricExporter}
-    readers = [PeriodicExportingMetricReader(makers[name]()) for name in measures]
-    meters = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
-
-    def shutdown() -> None:
-        tracers.shutdown()
-        meters.shutdown()
-
-    return Telemetry(tracers if traces else None, meters if measures else None, shutdown)
-
-
-def _resource(environ: Mapping[str, str]) -> dict[str, str]:
-    attributes = {"service.version": version("alknet-firewall")}
-    # Given attributes win over the environment's, so name only what has none.
-    if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get(
-        "OTEL_RESOURCE_ATTRIBUTES", ""
-    ):
-        attributes["service.name"] = SERVICE
-    return attributes
