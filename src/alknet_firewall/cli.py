@@ -171,8 +171,13 @@ def evaluate(
         raise click.UsageError("give one of --data and --screened")
     if (options["loso"] or options["baselines"]) and not options["train"]:
         raise click.UsageError("--loso and --baselines need --train, the folder to fit on")
+    for path in (report, json_path, options["rows"]):
+        if path and not path.parent.is_dir():
+            raise click.UsageError(f"{path}: there is no folder {path.parent}")
     if report:
-        from .training.report import render
+        from .training.report import render, require_packages
+
+        require_packages()
     figures = run(_load(config_path).firewall, EvaluateOptions(**options))
     if json_path:
         _write(json_path, json.dumps(figures, indent=2) + "\n")
@@ -313,17 +318,28 @@ def inspect(
 
 @main.command()
 @click.option("--upstream", help="Base URL of the API behind, such as https://api.openai.com/v1.")
-@click.option("--host", help="Address to listen on  [default: 127.0.0.1]")
+@click.option("--host", help="Address to listen on, or unix:PATH  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on  [default: 8080]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes, each with a detector of its own.",
+)
 @_config_option
 def serve(
-    upstream: str | None, host: str | None, port: int | None, config_path: Path | None
+    upstream: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int,
+    config_path: Path | None,
 ) -> None:
     """Run the proxy in front of an OpenAI-compatible API."""
     from .proxy.server import serve as run
-    from .proxy.settings import with_overrides
+    from .proxy.settings import Source
 
-    run(with_overrides(_load(config_path), upstream=upstream, host=host, port=port))
+    run(Source(config_path, {"upstream": upstream, "host": host, "port": port}), workers)
 
 
 @main.command()
@@ -347,6 +363,28 @@ def config_check(file: Path) -> None:
     """Check a TOML configuration FILE; every problem is named with its key."""
     load_config(file)
     click.echo(f"{file}: ok")
+
+
+@config_group.command("show")
+@_config_option
+@_role_option
+@click.option("--route", default="/v1/chat/completions", show_default=True)
+@click.option("--model", help="The name of a model, such as gpt-4o.")
+@click.option("--client", help="The name of a [[client]].")
+@click.option("--key-env", help="Or the environment variable with the client's key.")
+def config_show(
+    config_path: Path | None,
+    role: Role,
+    route: str,
+    model: str | None,
+    client: str | None,
+    key_env: str | None,
+) -> None:
+    """Show what the policy does to a text, and which rules say so."""
+    from .proxy.explain import explain
+    from .proxy.settings import Source
+
+    click.echo(explain(Source(config_path).load(), role, route, model, client, key_env))
 
 
 def _load(path: Path | None) -> Config:

@@ -72,7 +72,7 @@ def test_attacks_of_one_source_cannot_be_held_out() -> None:
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=r"alknet-firewall\[report\]"):
         words(examples(2), examples(1))
 

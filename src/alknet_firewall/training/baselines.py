@@ -30,7 +30,14 @@ from .data_loader import Example, sample
 from .measures import FALSE_POSITIVE_RATES
 from .verdicts import Verdict, read_verdicts
 
-__all__ = ["Baseline", "last_token_anomaly", "peers", "training_texts", "words"]
+__all__ = [
+    "Baseline",
+    "last_token_anomaly",
+    "peers",
+    "require_scikit_learn",
+    "training_texts",
+    "words",
+]
 
 _LONGEST = 20_000  # characters that words are counted in
 _FOLDS = 5
@@ -51,6 +58,14 @@ class Baseline:
     verdicts: Sequence[Verdict]
 
 
+def require_scikit_learn() -> None:
+    """Raises `MissingExtraError` if it is not installed."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "report") from error
+
+
 def training_texts(folder: Path) -> list[Example]:
     """The texts a codebook is compiled from: sampled and composed."""
     return chosen_examples(folder, CompileOptions())[0]
@@ -63,6 +78,7 @@ def words(train: Sequence[Example], rows: Sequence[Example]) -> Baseline:
     as a codebook's: 1 % of normal texts whose source was held out. Raises
     `MissingExtraError` without scikit-learn.
     """
+    require_scikit_learn()
     verdicts: dict[int, Verdict] = {}
     for role in get_args(Role):
         relevant = [e for e in train if e.role == role or (role == "tool" and e.label == "attack")]
@@ -127,10 +143,8 @@ def _word_features() -> Any:
 
 
 def _word_classifier() -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "report") from error
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=10, class_weight="balanced", solver="liblinear", random_state=0)
 
 

@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -70,8 +69,13 @@ def evaluate(config: FirewallConfig, options: EvaluateOptions) -> dict[str, Any]
     Raises `DataError` for rows that cannot be read, and what loading and
     screening raise.
     """
-    firewall = Firewall(config, progress=True)
+    # What can go wrong at once goes wrong before an hour of screening.
     ablation = _ablation(options.ablation) if options.ablation else []
+    if options.baselines:
+        from .baselines import require_scikit_learn
+
+        require_scikit_learn()
+    firewall = Firewall(config, progress=True)
     if options.screened:
         screened = screened_file(options.screened)
     elif options.data:
@@ -135,11 +139,11 @@ def _loso(codebook: Codebook, config: FirewallConfig, options: EvaluateOptions) 
 def _robustness(
     firewall: Firewall, screened: Screened, options: EvaluateOptions
 ) -> list[dict[str, Any]]:
-    evade = import_module("alknet_firewall.training.robustness").measure
+    from .robustness import measure as evade
+
     attacks = [example for example in screened.examples if example.label == "attack"]
     benign = [example for example in screened.examples if example.label == "benign"]
-    rows = evade(firewall, attacks, benign, seed=options.seed, limit=_ROBUSTNESS_ROWS)
-    return list(rows)
+    return evade(firewall, attacks, benign, seed=options.seed, limit=_ROBUSTNESS_ROWS)
 
 
 def _ablation(path: Path) -> list[dict[str, Any]]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import resources
+from importlib import import_module, resources
 from typing import Any
 
 from ..errors import MissingExtraError
 from . import plots
 
-__all__ = ["render"]
+__all__ = ["render", "require_packages"]
 
 _CURVES = 6  # baselines drawn beside the detector; the table has all
+
+
+def require_packages() -> None:
+    """Raises `MissingExtraError` without what a report is made with."""
+    for name in ("jinja2", "matplotlib"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MissingExtraError(name, "report") from error
 
 
 def render(figures: dict[str, Any]) -> str:
@@ -19,10 +28,9 @@ def render(figures: dict[str, Any]) -> str:
 
     Raises `MissingExtraError` without jinja2 or matplotlib.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report") from error
+    require_packages()
+    from jinja2 import Environment, StrictUndefined
+
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
