@@ -98,6 +98,7 @@ async def test_what_the_spans_say(
         "alknet.firewall.score": 0.9,
         "alknet.firewall.role": "user",
         "alknet.firewall.json_path": "messages[0].content",
+        "alknet.firewall.reading": "raw",
         "alknet.firewall.texts": 1,
         "alknet.firewall.tokens": 3,
         "alknet.firewall.windows": 1,

@@ -44,6 +44,7 @@ LEVEL = "alknet.firewall.level"
 SCORE = "alknet.firewall.score"
 ROLE = "alknet.firewall.role"
 PATH = "alknet.firewall.json_path"
+READING = "alknet.firewall.reading"
 TEXTS = "alknet.firewall.texts"
 WINDOWS = "alknet.firewall.windows"
 TOKENS = "alknet.firewall.tokens"
@@ -167,7 +168,9 @@ class Telemetry:
             }
         )
         if verdict.worst and verdict.intended != "allow":
-            span.set_attributes({ROLE: verdict.worst.text.role, PATH: verdict.worst.text.json_path})
+            worst = verdict.worst
+            span.set_attributes({ROLE: worst.text.role, PATH: worst.text.json_path})
+            span.set_attribute(READING, worst.alarm.reading)
         if verdict.findings:
             span.add_event(EVALUATION, _evaluation(verdict))
         for finding in verdict.findings:
