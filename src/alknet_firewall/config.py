@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from .alarm import Role
 from .errors import ConfigError
 from .proxy.options import (
     Action,
+    AnswersConfig,
+    AuditConfig,
     CacheConfig,
+    CaptureConfig,
     ClientConfig,
     LevelActions,
     PolicyConfig,
@@ -24,12 +29,16 @@ from .proxy.options import (
     RoleActions,
     RouteConfig,
     RuleConfig,
+    TelemetryConfig,
     UpstreamConfig,
 )
 
 __all__ = [
     "Action",
+    "AnswersConfig",
+    "AuditConfig",
     "CacheConfig",
+    "CaptureConfig",
     "ClientConfig",
     "Config",
     "FirewallConfig",
@@ -40,10 +49,12 @@ __all__ = [
     "RoleActions",
     "RouteConfig",
     "RuleConfig",
+    "TelemetryConfig",
     "Thresholds",
     "UpstreamConfig",
     "load_config",
     "parse_config",
+    "read_toml",
 ]
 
 Precision = Literal["int8", "fp32"]
@@ -102,6 +113,10 @@ class Config:
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
     route: tuple[RouteConfig, ...] = ()
     upstream: tuple[UpstreamConfig, ...] = ()
     client: tuple[ClientConfig, ...] = ()
@@ -120,14 +135,18 @@ class Config:
 
 def load_config(path: str | Path) -> Config:
     """Read and check a TOML file. Raises `ConfigError` with every problem in it."""
+    return parse_config(read_toml(path), source=str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file, unchecked. Raises `ConfigError` when it is none."""
     try:
         with open(path, "rb") as file:
-            data = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid TOML ({error})") from error
-    return parse_config(data, source=str(path))
 
 
 def parse_config(data: dict[str, Any], source: str = "configuration") -> Config:
@@ -146,7 +165,22 @@ def parse_config(data: dict[str, Any], source: str = "configuration") -> Config:
 def _problem(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{key}: there is no such key"
+        return f"{key}: there is no such key{_suggestion(str(item['loc'][-1]))}"
     message = item["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
     return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _suggestion(key: str) -> str:
+    known = {item.name for table in _tables(Config) for item in fields(table)}
+    close = get_close_matches(key, sorted(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _tables(table: Any) -> Iterator[Any]:
+    """A table's dataclass, and those of the tables in it."""
+    yield table
+    for hint in get_type_hints(table).values():
+        for kind in (hint, *get_args(hint)):
+            if is_dataclass(kind) and kind is not table:
+                yield from _tables(kind)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from alknet_firewall.config import (
+    AnswersConfig,
+    AuditConfig,
     CacheConfig,
+    CaptureConfig,
     ClientConfig,
     Config,
     FirewallConfig,
@@ -19,6 +22,7 @@ from alknet_firewall.config import (
     RoleActions,
     RouteConfig,
     RuleConfig,
+    TelemetryConfig,
     Thresholds,
     UpstreamConfig,
     load_config,
@@ -36,7 +40,10 @@ def test_its_values_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "table",
     [
+        AnswersConfig,
+        AuditConfig,
         CacheConfig,
+        CaptureConfig,
         ClientConfig,
         FirewallConfig,
         LevelActions,
@@ -44,6 +51,7 @@ def test_its_values_are_the_defaults() -> None:
         ProxyConfig,
         RouteConfig,
         RuleConfig,
+        TelemetryConfig,
         Thresholds,
         UpstreamConfig,
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,9 +14,7 @@ from alknet_firewall.config import Config
 from alknet_firewall.errors import ConfigError
 from alknet_firewall.proxy.echo import create_echo_app
 from alknet_firewall.proxy.server import running, serve
-from alknet_firewall.proxy.settings import with_overrides
-
-from .fakes import config
+from alknet_firewall.proxy.settings import Source, with_overrides
 
 
 def test_an_answer_waits_for_no_acknowledgement() -> None:
@@ -38,7 +37,7 @@ def test_a_taken_port_is_named() -> None:
         ):
             pass
         with pytest.raises(ConfigError, match="cannot listen"):
-            serve(with_overrides(config(), port=port))
+            serve(Source(overrides={"port": port, "upstream": "http://u.test/v1"}))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -58,3 +57,26 @@ def test_overrides_replace_what_is_given() -> None:
 def test_overrides_are_checked() -> None:
     with pytest.raises(ConfigError, match="port must be between"):
         with_overrides(Config(), port=70000)
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    for _ in range(2):  # what a killed server leaves is replaced
+        with running(create_echo_app(), host=f"unix:{path}") as url:
+            assert url == f"unix:{path}"
+            transport = httpx.HTTPTransport(uds=str(path))
+            with httpx.Client(transport=transport, base_url="http://proxy.test") as client:
+                assert client.get("/v1/models").status_code == 200
+        assert not path.exists()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+
+
+def test_a_socket_in_use_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.sock"
+    with (
+        running(create_echo_app(), host=f"unix:{path}"),
+        pytest.raises(ConfigError, match=r"cannot listen on unix:.*in use"),
+        running(create_echo_app(), host=f"unix:{path}"),
+    ):
+        pass

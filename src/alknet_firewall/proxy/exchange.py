@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ProxyError
+from .logs import log_fields
 from .responses import error_response
 from .routes import Api
 from .telemetry import HTTP_ROUTE, HTTP_STATUS, REQUEST_ID, Telemetry, fail_span
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 _SCOPE_KEY = "alknet_firewall.exchange"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_PROBES = ("/healthz", "/readyz")
+_PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 @dataclass
@@ -103,6 +104,16 @@ class Observed:
         if status >= 500:
             fail_span(span, str(status))
         elapsed = time.monotonic() - exchange.started
+        fields = {
+            "method": method,
+            "route": exchange.route,
+            "status": status,
+            "action": exchange.action,
+            "client": exchange.client or "-",
+            "seconds": round(elapsed, 4),
+            "request": exchange.request_id,
+        }
+        log_fields(_log, logging.INFO, "request", fields)
         self._telemetry.record_request(
             exchange.route, exchange.action, status, elapsed, exchange.would
         )

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
 
 from ..config import Config
 from ..errors import ScreeningError
-from .body import check_headers, parse_body, read_body, render_body
-from .clients import identify, unknown_client
-from .content import Shape, extract
-from .encoding import decompressed
-from .exchange import Exchange, exchange_of
-from .headers import Peer, is_trusted, to_upstream
-from .policy import Context, Verdict, asked_for
+from .body import render_body
+from .calls import Call, read_json, read_raw, received, while_connected
+from .content import Content, Shape, extract
+from .exchange import Exchange
+from .headers import to_upstream
+from .logs import log_fields
+from .policy import Verdict
 from .refusals import can_refuse, refusal
 from .responses import (
-    POLICY_HEADER,
     block_error,
     error_response,
     failed_open_headers,
     unscreened,
     verdict_headers,
 )
-from .routes import Endpoint, find, websocket_refused
 from .screening import Screener
 from .spotlight import spotlit
 from .state import State
 from .telemetry import Telemetry
 from .upstream import Outgoing
 
-__all__ = ["Gateway", "while_connected"]
+__all__ = ["Gateway"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 OPERATIONS: dict[Shape | None, str | None] = {
     None: None,
@@ -52,18 +46,6 @@ OPERATIONS: dict[Shape | None, str | None] = {
     "strings": "forward",
 }
 """What each shape asks for, in the words of the GenAI conventions."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One request, and everything that was settled when it came in."""
-
-    request: Request
-    exchange: Exchange
-    state: State
-    endpoint: Endpoint
-    target: str
-    peer: Peer
 
 
 class Gateway:
@@ -84,86 +66,66 @@ class Gateway:
 
     async def handle(self, request: Request) -> Response:
         """Serve one request. Raises `RequestError` or `UpstreamError` where it cannot."""
-        call = self._received(request)
+        call = received(request, self.state)
         if call.endpoint.shape is None:
-            return await self._passed(call)
-        check_headers(request.headers)
+            # Nothing is screened, because no text of it reaches a model.
+            work = self._forward(call, None, await read_raw(call) or None, {})
+        else:
+            work = self._answer(call, await read_json(call), call.endpoint.shape)
+        return await while_connected(request.receive, work)
+
+    async def _answer(self, call: Call, body: dict[str, Any], shape: Shape) -> Response:
         proxy = call.state.config.proxy
-        raw = await read_body(request.stream(), proxy.max_body_bytes)
-        encoding = ", ".join(request.headers.getlist("content-encoding"))
-        raw = decompressed(raw, encoding, proxy.max_body_bytes)
-        body = parse_body(raw, proxy.max_depth)
-        return await while_connected(request.receive, self._answer(call, body))
-
-    def _received(self, request: Request) -> _Call:
-        state, exchange = self.state, exchange_of(request.scope)
-        if "websocket" in request.headers.get("upgrade", "").lower():
-            raise websocket_refused()
-        written: bytes = request.scope.get("raw_path") or b""
-        endpoint, target = find(state.endpoints, request.method, written)
-        exchange.route, exchange.api = endpoint.path, endpoint.api
-        peer = _peer(request, state.config)
-        exchange.client = identify(state.config.client, request.headers, peer.trusted)
-        if state.client_required and exchange.client is None:
-            raise unknown_client()
-        return _Call(request, exchange, state, endpoint, target, peer)
-
-    async def _passed(self, call: _Call) -> Response:
-        """A request of which nothing is screened, because no text of it reaches a model."""
-        limit = call.state.config.proxy.max_body_bytes
-        raw = await read_body(call.request.stream(), limit) or None
-        work = self._forward(call, None, raw, {})
-        return await while_connected(call.request.receive, work)
-
-    async def _answer(self, call: _Call, body: dict[str, Any]) -> Response:
-        proxy = call.state.config.proxy
+        content = extract(shape, body, proxy.trusted_roles)
         try:
-            verdict = await self._screen(call, body)
+            verdict = await self.verdict(call, content, _model(body))
         except ScreeningError:
-            call.exchange.action = f"failed_{proxy.fail}"
             if proxy.fail == "closed":
                 return error_response(unscreened(), call.endpoint.api)
             return await self._forward(call, body, render_body(body), failed_open_headers())
         if verdict.stops:
-            return _stopped(call, body, verdict)
+            return _stopped(call, body, shape, verdict)
         return await self._admitted(call, body, verdict)
 
-    async def _admitted(self, call: _Call, body: dict[str, Any], verdict: Verdict) -> Response:
-        policy = call.state.config.policy
+    async def _admitted(self, call: Call, body: dict[str, Any], verdict: Verdict) -> Response:
         headers = verdict_headers(verdict)
         noted = headers if verdict.action == "annotate" else {}
-        if policy.spotlight and noted:
+        if call.state.config.policy.spotlight and noted:
             body = spotlit(body, verdict)
         shown = {} if verdict.intended != verdict.action else headers
         return await self._forward(call, body, render_body(body), shown, noted)
 
-    async def _screen(self, call: _Call, body: dict[str, Any]) -> Verdict:
-        config, exchange, shape = call.state.config, call.exchange, call.endpoint.shape
-        context = Context(
-            route=call.endpoint.path,
-            model=_model(body),
-            client=exchange.client,
-            asked=asked_for(call.request.headers.get(POLICY_HEADER, "")),
-        )
+    async def verdict(self, call: Call, content: Content, model: str | None) -> Verdict:
+        """Screen what a call holds, and tell everybody who wants to know.
+
+        Raises `ScreeningError` when it cannot be screened.
+        """
+        config, exchange = call.state.config, call.exchange
+        context = call.context(model)
         with self._telemetry.screen_span() as span:
             try:
-                content = extract(shape or "strings", body, config.proxy.trusted_roles)
                 verdict = await self._screener.screen(content, config, context)
             except ScreeningError as error:
-                fail = config.proxy.fail
-                self._telemetry.record_failure(error, fail)
-                _log.error("screening failed %s: %s request=%s", fail, error, exchange.request_id)
+                self._failed(exchange, config, error)
                 raise
-            self._telemetry.record_verdict(span, verdict)
+            self._telemetry.record_verdict(span, verdict, config.capture)
         exchange.action, exchange.would = verdict.action, verdict.intended
         _log_verdict(exchange, verdict)
+        if call.state.audit:
+            call.state.audit.write(exchange, model, verdict)
         if self._on_verdict:
             self._on_verdict(verdict)
         return verdict
 
+    def _failed(self, exchange: Exchange, config: Config, error: ScreeningError) -> None:
+        fail = config.proxy.fail
+        exchange.action = f"failed_{fail}"
+        self._telemetry.record_failure(error, fail)
+        _log.error("screening failed %s: %s request=%s", fail, error, exchange.request_id)
+
     async def _forward(
         self,
-        call: _Call,
+        call: Call,
         body: Mapping[str, Any] | None,
         content: bytes | None,
         shown: Mapping[str, str],
@@ -175,18 +137,15 @@ class Gateway:
         own = {"x-request-id": call.exchange.request_id, **(noted or {})}
         if body is not None:
             own["content-type"] = "application/json"
+        headers = to_upstream(
+            call.request.headers.raw, call.peer, own, upstream.credential, as_is=body is None
+        )
         answer = await upstream.send(
             Outgoing(
                 method=call.request.method,
                 target=call.target,
                 query=call.request.scope["query_string"],
-                headers=to_upstream(
-                    call.request.headers.raw,
-                    call.peer,
-                    own,
-                    upstream.credential,
-                    as_is=body is None,
-                ),
+                headers=headers,
                 content=content,
                 operation=OPERATIONS[call.endpoint.shape],
                 model=model,
@@ -197,23 +156,12 @@ class Gateway:
         return answer
 
 
-def _stopped(call: _Call, body: Mapping[str, Any], verdict: Verdict) -> Response:
+def _stopped(call: Call, body: Mapping[str, Any], shape: Shape, verdict: Verdict) -> Response:
     """The answer to a request that is not forwarded."""
-    headers, shape = verdict_headers(verdict), call.endpoint.shape
-    error = block_error(verdict)
-    if verdict.action == "refuse" and shape and can_refuse(shape, call.endpoint.path):
+    headers, error = verdict_headers(verdict), block_error(verdict)
+    if verdict.action == "refuse" and can_refuse(shape, call.endpoint.path):
         return refusal(shape, body, error.message, headers)
     return error_response(error, call.endpoint.api, headers)
-
-
-def _peer(request: Request, config: Config) -> Peer:
-    address = request.client.host if request.client else ""
-    return Peer(
-        address=address,
-        scheme=request.url.scheme,
-        trusted=is_trusted(address, config.proxy.trusted_proxies),
-        hidden=config.proxy.client_address == "hide",
-    )
 
 
 def _model(body: Mapping[str, Any]) -> str | None:
@@ -228,44 +176,14 @@ def _model_in(target: str) -> str | None:
 def _log_verdict(exchange: Exchange, verdict: Verdict) -> None:
     if (worst := verdict.worst) is None or verdict.action == "allow":
         return
-    _log.warning(
-        "action=%s would=%s level=%s score=%.4f role=%s path=%s texts=%d request=%s",
-        verdict.action,
-        verdict.intended,
-        worst.alarm.level.name,
-        worst.alarm.score,
-        worst.text.role,
-        worst.text.json_path,
-        len(verdict.findings),
-        exchange.request_id,
-    )
-
-
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of `work`, which is cancelled when the client goes away.
-
-    Raises `ClientDisconnect` then. The request's body must have been read.
-    """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        await cancel(task)
-        await cancel(gone)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it has ended, however it ends."""
-    task.cancel()
-    await asyncio.wait((task,))
-    if not task.cancelled():
-        task.exception()  # seen, so that asyncio does not complain of it
+    fields = {
+        "action": verdict.action,
+        "would": verdict.intended,
+        "level": worst.alarm.level.name,
+        "score": round(worst.alarm.score, 4),
+        "role": worst.text.role,
+        "path": worst.text.json_path,
+        "texts": len(verdict.findings),
+        "request": exchange.request_id,
+    }
+    log_fields(_log, logging.WARNING, "verdict", fields)

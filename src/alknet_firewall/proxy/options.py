@@ -15,7 +15,10 @@ from .opaque import Kind
 
 __all__ = [
     "Action",
+    "AnswersConfig",
+    "AuditConfig",
     "CacheConfig",
+    "CaptureConfig",
     "ClientConfig",
     "LevelActions",
     "Mode",
@@ -24,6 +27,7 @@ __all__ = [
     "RoleActions",
     "RouteConfig",
     "RuleConfig",
+    "TelemetryConfig",
     "UpstreamConfig",
 ]
 
@@ -264,3 +268,67 @@ class CacheConfig:
             raise ValueError("ttl and timeout must be more than 0")
         if self.url is not None and self.key_env is None:
             raise ValueError("url needs key_env")
+
+
+@dataclass(frozen=True)
+class TelemetryConfig:
+    """`[telemetry]`: what is told beside traces and metrics over OTLP."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    prometheus: bool = True
+    """Serve the metrics at `/metrics`."""
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """`[audit]`: a file with a line for each verdict that is not CLEAR."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """`[capture]`: where alarming text itself is recorded."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    audit: bool = False
+    spans: bool = False
+    max_characters: int = 500
+    redact: tuple[str, ...] = ()
+    """Regular expressions of what is taken out, besides keys, addresses and numbers."""
+
+    def __post_init__(self) -> None:
+        if self.max_characters < 1:
+            raise ValueError("max_characters must be 1 or more")
+        for pattern in self.redact:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"redact: {pattern!r} is no regular expression ({error})"
+                ) from None
+
+
+@dataclass(frozen=True)
+class AnswersConfig:
+    """`[answers]`: whether what the model says is screened too."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    action: Literal["off", "annotate", "cut"] = "off"
+    level: Literal["suspicious", "dangerous"] = "dangerous"
+    """The level from which on something is done."""
+    window: int = 2_000
+    """Characters that are looked at together."""
+    stride: int = 400
+    """New characters after which they are looked at again, and held back with `cut`."""
+    max_bytes: int = 4_000_000
+    """Of an answer that is not streamed; a longer one is not screened, or cut off."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stride <= self.window:
+            raise ValueError("needs 0 < stride <= window")
+        if self.max_bytes < 1:
+            raise ValueError("max_bytes must be 1 or more")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
@@ -28,6 +28,7 @@ __all__ = [
     "action_for",
     "asked_for",
     "decide",
+    "deciding_rules",
     "judge",
     "strictest",
 ]
@@ -114,8 +115,7 @@ def action_for(level: AlarmLevel, role: Role, policy: PolicyConfig) -> Action:
 
 def decide(level: AlarmLevel, role: Role, policy: PolicyConfig, context: Context) -> Decision:
     """What the most specific matching rules say, or more where the client asked for more."""
-    rules = [rule for rule in _rules(policy) if _matches(rule, role, context)]
-    rules.sort(key=_specificity, reverse=True)  # stable: the first in the file stays first
+    rules = _matching(role, policy, context)
     name = level.name.lower()
     action: Action = next(
         (found for rule in rules if (found := getattr(rule, name)) is not None),
@@ -127,6 +127,22 @@ def decide(level: AlarmLevel, role: Role, policy: PolicyConfig, context: Context
         strictest([action, *([_action(wanted)] if wanted else [])]),
         "enforce" if context.asked.get("mode") == "enforce" else mode,
     )
+
+
+def _matching(role: Role, policy: PolicyConfig, context: Context) -> list[RuleConfig]:
+    """The rules that match, the most specific first."""
+    rules = [rule for rule in _rules(policy) if _matches(rule, role, context)]
+    return sorted(rules, key=_specificity, reverse=True)  # equals stay in the file's order
+
+
+def deciding_rules(role: Role, policy: PolicyConfig, context: Context) -> list[str]:
+    """The rules that match as they could be written, the most specific first."""
+    written = []
+    for rule in _matching(role, policy, context):
+        given = {item.name: getattr(rule, item.name) for item in fields(rule)}
+        named = (f"{name} = {value!r}" for name, value in given.items() if value is not None)
+        written.append(", ".join(named))
+    return written
 
 
 def _rules(policy: PolicyConfig) -> list[RuleConfig]:

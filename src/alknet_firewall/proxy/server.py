@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -13,29 +16,46 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from ..config import Config
 from ..errors import ConfigError
+from .logs import configure_logging
+from .settings import Source
 
-__all__ = ["running", "serve"]
+__all__ = ["listen", "running", "serve", "work"]
 
 _log = logging.getLogger(__name__)
+_GRACE = 30
+"""Seconds that streams get to finish when the server stops."""
 
 
-def serve(config: Config) -> None:
+def serve(source: Source, workers: int = 1) -> None:
     """Serve the proxy until a signal ends it; streams get 30 s to finish.
 
-    Raises `ConfigError` when the upstream is not configured or the address
-    cannot be listened on.
+    Raises `ConfigError` when the configuration is wrong or the address cannot
+    be listened on.
     """
+    from .state import state_of
+    from .telemetry import Telemetry
+    from .workers import supervise
+
+    config = source.load()
+    configure_logging(config.telemetry.log_format, config.telemetry.log_level)
+    state_of(config, Telemetry())  # finds mistakes before anything is loaded
+    with listen(config.proxy.host, config.proxy.port) as listener:
+        _log.info("listening on %s", _url(listener))
+        if workers > 1:
+            supervise(source, listener, workers)
+        else:
+            work(source, listener)
+
+
+def work(source: Source, listener: socket.socket) -> None:
+    """Serve in this process what comes to `listener`, until a signal ends it."""
     from ..firewall import Firewall
     from .app import create_app
 
-    _configure_logging()
-    app = create_app(config, Firewall(config.firewall, progress=True))
-    host, port = config.proxy.host, config.proxy.port
-    with _listen(host, port) as listener:
-        _log.info("listening on %s", _url(listener))
-        _server(app, timeout_graceful_shutdown=30).run(sockets=[listener])
+    config = source.load()
+    app = create_app(config, Firewall(config.firewall, progress=True), source=source)
+    _server(app, timeout_graceful_shutdown=_GRACE).run(sockets=[listener])
 
 
 @contextmanager
@@ -45,7 +65,7 @@ def running(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
     Port 0 takes a free one. Raises `ConfigError` when the address is taken,
     `RuntimeError` when the application does not start.
     """
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         server = _server(app, timeout_graceful_shutdown=2)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -79,27 +99,61 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
         time.sleep(0.005)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+@contextmanager
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket: of an address, or of `unix:PATH`. Raises `ConfigError`."""
+    path = host.removeprefix("unix:") if host.startswith("unix:") else None
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = _listen_unix(path) if path else _listen_tcp(host, port)
     except OSError as error:
+        where = host if path else f"{host} port {port}"
         raise ConfigError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}): "
+            f"cannot listen on {where} ({error.strerror or error}): "
             "choose another `host` or `port` under [proxy]"
         ) from error
+    with listener:
+        try:
+            yield listener
+        finally:
+            if path:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
     # Connections inherit it. asyncio sets it only on sockets that it made
     # itself, and without it each answer waits 40 ms for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
+def _listen_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that a killed server has left; one that answers stays."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
 def _url(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # A line for each request to the upstream, with its whole URL.
-    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,14 +1,76 @@
-"""Settings given on the command line, on top of a configuration."""
+"""Where a configuration comes from: a file, the environment, the command line."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ..config import Config
+from ..config import Config, parse_config, read_toml
 from ..errors import ConfigError
 
-__all__ = ["with_overrides"]
+__all__ = ["Source", "from_environment", "with_overrides"]
+
+_PREFIX = "ALKNET_FIREWALL__"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and what overrides it; read again whenever it may have changed."""
+
+    path: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """`[proxy]` settings of the command line, which win over everything."""
+
+    def load(self, environ: Mapping[str, str] = os.environ) -> Config:
+        """Read everything now. Raises `ConfigError` with every problem."""
+        data = read_toml(self.path) if self.path else {}
+        merged = _merged(data, from_environment(environ))
+        config = parse_config(merged, source=str(self.path or "environment"))
+        return with_overrides(config, **self.overrides)
+
+    def stamp(self) -> tuple[int, ...] | None:
+        """Changes whenever the file does; None while there is none."""
+        try:
+            status = os.stat(self.path) if self.path else None
+        except OSError:
+            return None
+        return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Settings such as `ALKNET_FIREWALL__PROXY__PORT=9000`, as a file would hold them."""
+    data: dict[str, Any] = {}
+    for name, value in sorted(environ.items()):
+        if not name.startswith(_PREFIX):
+            continue
+        *tables, key = name.removeprefix(_PREFIX).lower().split("__")
+        table = data
+        for step in tables:
+            table = table.setdefault(step, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{name}: {step} is set as a value and as a table")
+        table[key] = _value(value)
+    return data
+
+
+def _value(written: str) -> Any:
+    """A TOML value where it is one, else the text as it stands."""
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return written
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def with_overrides(config: Config, **settings: Any) -> Config:

@@ -8,6 +8,7 @@ import httpx
 
 from ..config import Config
 from ..errors import ConfigError
+from .audit import AuditLog, open_audit
 from .routes import Endpoint, endpoints
 from .telemetry import Telemetry
 from .upstream import Upstreams, configured
@@ -17,12 +18,21 @@ __all__ = ["State", "state_of"]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A configuration with its routes and connections."""
+    """A configuration with its routes, its connections and its audit log."""
 
     config: Config
     endpoints: tuple[Endpoint, ...]
     upstreams: Upstreams
     client_required: bool
+    audit: AuditLog | None
+
+    async def retire(self) -> None:
+        """Close each thing when the last request that uses it has ended."""
+        await self.upstreams.retire()
+
+    async def aclose(self) -> None:
+        """Close everything now."""
+        await self.upstreams.aclose()
 
 
 def state_of(
@@ -36,6 +46,7 @@ def state_of(
         endpoints(config.proxy, config.route),
         Upstreams(config, telemetry, transport),
         _client_required(config),
+        open_audit(config.audit, config.capture),
     )
 
 

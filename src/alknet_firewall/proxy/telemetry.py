@@ -15,6 +15,8 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from ..alarm import Alarm
+from .capture import captured
+from .options import CaptureConfig
 from .policy import Verdict
 
 __all__ = ["Telemetry"]
@@ -77,6 +79,11 @@ EVALUATION_NAME = "gen_ai.evaluation.name"
 EVALUATION_SCORE = "gen_ai.evaluation.score.value"
 EVALUATION_LABEL = "gen_ai.evaluation.score.label"
 
+# Only where capturing content was asked for.
+CONTENT_EVENT = "alknet.firewall.content"
+CONTENT = "alknet.firewall.text"
+
+_NO_CAPTURE = CaptureConfig()
 _SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
 
@@ -154,7 +161,9 @@ class Telemetry:
         where: dict[str, str | int] = {SERVER_ADDRESS: address, SERVER_PORT: port}
         return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=where)
 
-    def record_verdict(self, span: Span, verdict: Verdict) -> None:
+    def record_verdict(
+        self, span: Span, verdict: Verdict, capture: CaptureConfig = _NO_CAPTURE
+    ) -> None:
         """What screening one request came to, on its span and in the metrics."""
         span.set_attributes(
             {
@@ -173,6 +182,8 @@ class Telemetry:
             span.set_attribute(READING, worst.alarm.reading)
         if verdict.findings:
             span.add_event(EVALUATION, _evaluation(verdict))
+        if capture.spans:
+            _add_content(span, verdict, capture)
         for finding in verdict.findings:
             self._alarms.add(1, {LEVEL: finding.alarm.level.name, ROLE: finding.text.role})
         for item in verdict.unscreened:
@@ -208,6 +219,13 @@ class Telemetry:
     def record_answer(self, route: str, level: str, action: str) -> None:
         """An answer in which something was found."""
         self._answers.add(1, {HTTP_ROUTE: route, LEVEL: level, ACTION: action})
+
+
+def _add_content(span: Span, verdict: Verdict, capture: CaptureConfig) -> None:
+    for finding in verdict.findings:
+        if finding.alarm.level:
+            content = captured(finding.text.text, capture)
+            span.add_event(CONTENT_EVENT, {PATH: finding.text.json_path, CONTENT: content})
 
 
 def _evaluation(verdict: Verdict) -> dict[str, str | float]:
