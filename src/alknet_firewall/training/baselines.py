@@ -39,7 +39,8 @@ __all__ = [
     "words",
 ]
 
-_LONGEST = 20_000  # characters that words are counted in
+_LONGEST = 20_000  # characters of a row that words are counted in
+_LONGEST_TRAINING = 4_000  # of a training text; a codebook reads 512 tokens of it
 _FOLDS = 5
 _PHASE1_LAYERS = (1, 2, 4, 8)
 _PHASE1_DIRECTIONS = 64
@@ -95,7 +96,7 @@ def words(train: Sequence[Example], rows: Sequence[Example]) -> Baseline:
 
 def _words(role: Role, train: Sequence[Example], rows: Sequence[Example]) -> list[Verdict]:
     classifier, features = _word_classifier(), _word_features()
-    known = features.fit_transform([example.text[:_LONGEST] for example in train])
+    known = features.fit_transform([example.text[:_LONGEST_TRAINING] for example in train])
     labels = np.array([example.label == "attack" for example in train])
     sources = np.array([example.source for example in train])
     held_out = _held_out(classifier, known, labels, sources, role)

@@ -15,7 +15,7 @@ __all__ = ["distribution", "reliability", "roc"]
 
 # Drawn in colours that no plot needs; in the SVG each becomes a CSS variable,
 # so that one file serves light and dark pages.
-_INK, _MUTED, _GRID, _BENIGN, _ATTACK, _ACCENT = (f"#0{n}0{n}0{n}" for n in range(1, 7))
+_INK, _MUTED, _GRID, _BENIGN, _ATTACK, _ACCENT, *_OTHERS = (f"#0{n}0{n}0{n}" for n in range(1, 10))
 _VARIABLES = {
     _INK: "--ink",
     _MUTED: "--muted",
@@ -23,28 +23,32 @@ _VARIABLES = {
     _BENIGN: "--benign",
     _ATTACK: "--attack",
     _ACCENT: "--accent",
+    **{colour: f"--other{n}" for n, colour in enumerate(_OTHERS, start=1)},
 }
-_DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+_STYLES = [(_MUTED, "--"), *((colour, "-") for colour in _OTHERS)]
 _SIZE = (4.6, 3.4)  # inches
 
 
-def roc(curve: Mapping[str, Any], others: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Recall over the false-positive rate, on a logarithmic axis; `others` are named."""
+def roc(curve: Mapping[str, Any], others: Sequence[tuple[str, Mapping[str, Any] | None]]) -> str:
+    """Recall over the false-positive rate, on a logarithmic axis. Of `others`, (name, curve),
+    the first is dashed, and three more are drawn; one without a curve is left out."""
     figure, axes = _axes()
-    for (name, other), dashes in zip(others, _DASHES, strict=False):
-        axes.plot(
-            other["false_positives"], other["recall"], color=_MUTED, ls=dashes, lw=1.2, label=name
-        )
     axes.plot(
-        curve["false_positives"], curve["recall"], color=_ACCENT, lw=2.2, label="this detector"
+        curve["false_positives"], curve["recall"], color=_ACCENT, lw=2.4, label="this detector"
     )
+    for (name, other), (colour, dashes) in zip(others, _STYLES, strict=False):
+        if not other:
+            continue
+        axes.plot(
+            other["false_positives"], other["recall"], color=colour, ls=dashes, lw=1.2, label=name
+        )
     for rate in (0.001, 0.01):
-        axes.axvline(rate, color=_GRID, lw=1)
+        axes.axvline(rate, color=_GRID, lw=1, zorder=0)
     axes.set(xscale="log", xlim=(1e-3, 1), ylim=(-0.01, 1.02))
     axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "100 %"])
     axes.minorticks_off()
     axes.set(xlabel="false positives", ylabel="recall")
-    axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=_INK)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8, labelcolor=_INK)
     return _svg(figure)
 
 

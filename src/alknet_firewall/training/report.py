@@ -11,7 +11,7 @@ from . import plots
 
 __all__ = ["render", "require_packages"]
 
-_CURVES = 6  # baselines drawn beside the detector; the table has all
+_CURVES = 3  # baselines drawn beside the detector; the table has all
 
 
 def require_packages() -> None:
@@ -54,15 +54,11 @@ def _plots(figures: dict[str, Any], role: str) -> dict[str, str]:
 
 
 def _other_curves(figures: dict[str, Any], role: str) -> list[tuple[str, Any]]:
-    """The baselines with the highest AUC, the held-out training sources first."""
+    """The held-out training sources, then the baselines with the highest AUC."""
     held_out = figures["loso"].get("curves", {}).get(role, {}).get("roc")
     baselines = sorted(figures["baselines"], key=lambda b: -(b["roles"][role]["auc"] or 0))
-    named = [(b["name"], b["curves"][role].get("roc")) for b in baselines[: _CURVES - 1]]
-    return [
-        (name, curve)
-        for name, curve in [("this detector, training sources held out", held_out), *named]
-        if curve
-    ]
+    named = [(b["name"], b["curves"][role].get("roc")) for b in baselines[:_CURVES]]
+    return [("training sources, held out", held_out), *named]
 
 
 def _percent(value: float | None, digits: int = 1) -> str:
