@@ -57,7 +57,10 @@ def _other_curves(figures: dict[str, Any], role: str) -> list[tuple[str, Any]]:
     """The held-out training sources, then the baselines with the highest AUC."""
     held_out = figures["loso"].get("curves", {}).get(role, {}).get("roc")
     baselines = sorted(figures["baselines"], key=lambda b: -(b["roles"][role]["auc"] or 0))
-    named = [(b["name"], b["curves"][role].get("roc")) for b in baselines[:_CURVES]]
+    # A dollar sign would start a formula in a legend.
+    named = [
+        (b["name"].replace("$", r"\$"), b["curves"][role].get("roc")) for b in baselines[:_CURVES]
+    ]
     return [("training sources, held out", held_out), *named]
 
 
