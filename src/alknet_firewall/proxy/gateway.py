@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..alarm import AlarmLevel
 from ..config import Config
 from ..errors import ScreeningError
 from .body import render_body
@@ -31,6 +32,7 @@ from .spotlight import spotlit
 from .state import State
 from .telemetry import Telemetry
 from .upstream import Outgoing
+from .watch import Watch, watched
 
 __all__ = ["Gateway"]
 
@@ -137,8 +139,14 @@ class Gateway:
         own = {"x-request-id": call.exchange.request_id, **(noted or {})}
         if body is not None:
             own["content-type"] = "application/json"
+        watch = self._watch(call)
         headers = to_upstream(
-            call.request.headers.raw, call.peer, own, upstream.credential, as_is=body is None
+            call.request.headers.raw,
+            call.peer,
+            own,
+            upstream.credential,
+            as_is=body is None,
+            readable=watch is not None,
         )
         answer = await upstream.send(
             Outgoing(
@@ -153,7 +161,26 @@ class Gateway:
             )
         )
         answer.headers.update(shown)
-        return answer
+        return await watched(answer, watch, body or {}) if watch else answer
+
+    def _watch(self, call: Call) -> Watch | None:
+        """How the answer is screened, if it is."""
+        config, shape, route = call.state.config, call.endpoint.shape, call.endpoint.path
+        if config.answers.action == "off" or not shape or not can_refuse(shape, route):
+            return None
+
+        def found(level: AlarmLevel, action: str) -> None:
+            self._telemetry.record_answer(route, level.name, action)
+            fields = {"action": action, "level": level.name, "request": call.exchange.request_id}
+            log_fields(_log, logging.WARNING, "answer", fields)
+
+        return Watch(
+            config=config.answers,
+            shape=shape,
+            screen=lambda texts: self._screener.alarms(texts, config, remember=False),
+            found=found,
+            fail_open=config.proxy.fail == "open",
+        )
 
 
 def _stopped(call: Call, body: Mapping[str, Any], shape: Shape, verdict: Verdict) -> Response:

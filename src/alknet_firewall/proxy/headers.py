@@ -71,16 +71,20 @@ def to_upstream(
     own: Mapping[str, str],
     credential: tuple[str, str] | None = None,
     as_is: bool = False,
+    readable: bool = False,
 ) -> list[tuple[bytes, bytes]]:
     """A client's headers as the upstream gets them, with the proxy's `own` added.
 
     `credential` takes the place of whatever the client sent as one; `as_is`
-    keeps the headers that describe a body that was not written anew.
+    keeps the headers that describe a body that was not written anew; `readable`
+    asks for an answer that is not compressed.
     """
     drop = _REQUEST_OWN | _ADDRESS | (_CREDENTIALS if credential else frozenset())
     described = frozenset([b"content-type", b"content-encoding"])
     kept = end_to_end(pairs, drop - described if as_is else drop)
-    accepted = [value for name, value in pairs if name.lower() == b"accept-encoding"]
+    accepted = [
+        value for name, value in pairs if name.lower() == b"accept-encoding" and not readable
+    ]
     # The answer is passed on as it comes, so only what the client takes.
     encoding = b", ".join(accepted) or b"identity"
     written = [*own.items(), *([credential] if credential else [])]

@@ -104,14 +104,16 @@ class Screener:
         elapsed = time.monotonic() - started
         return judge(content.texts, alarms, config.policy, elapsed, context, content.unscreened)
 
-    async def alarms(self, texts: Sequence[Untrusted], config: Config) -> list[Alarm]:
+    async def alarms(
+        self, texts: Sequence[Untrusted], config: Config, *, remember: bool = True
+    ) -> list[Alarm]:
         """The alarm of each text, within the same limits."""
         proxy = config.proxy
         if len(texts) > proxy.max_texts:
             raise _too_many("strings to screen", len(texts), proxy.max_texts, "max_texts")
         try:
             with anyio.fail_after(proxy.screen_timeout):
-                alarms = await self._remembered_or_fresh(texts)
+                alarms = await self._remembered_or_fresh(texts, remember)
         except TimeoutError:
             raise ScreeningError(
                 f"screening took longer than {proxy.screen_timeout:g} s: send less text, "
@@ -122,10 +124,12 @@ class Screener:
             raise _too_many("tokens", tokens, proxy.max_request_tokens, "max_request_tokens")
         return alarms
 
-    async def _remembered_or_fresh(self, texts: Sequence[Untrusted]) -> list[Alarm]:
+    async def _remembered_or_fresh(self, texts: Sequence[Untrusted], remember: bool) -> list[Alarm]:
         await self._settled.wait()
         if self.problem:
             raise ScreeningError(self.problem)
+        if not remember:
+            return await self._pool.screen(texts)
         known = await self._cache.get(texts)
         missing = [item for item, alarm in zip(texts, known, strict=True) if alarm is None]
         fresh = await self._pool.screen(missing)
