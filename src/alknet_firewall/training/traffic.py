@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..alarm import Role
 from ..codebook import Codebook
-from ..codebook.projection import pool_blocks, roll
+from ..codebook.projection import pool_blocks
 from ..errors import DataError
 from ..firewall import readable
 from ..model.protocol import DetectorModel
@@ -80,8 +80,8 @@ def _text(line: str, role: Role, place: str) -> str | None:
 def place_coordinates(
     model: DetectorModel, codebook: Codebook, texts: Sequence[str]
 ) -> NDArray[np.float32]:
-    """The mean z `(places, layers, dimensions)` of every place of the first 512
-    tokens of every text, as compilation and detection see it."""
+    """The mean z `(runs, layers, dimensions)` of every run of tokens, side by side, in
+    the first 512 tokens of every text: what a codebook's splines are fitted to."""
     model.load()
     with ThreadPoolExecutor(max_workers=2) as pool:
         windows = pool.map(lambda text: list(_coordinates(model, codebook, text)), texts)
@@ -94,8 +94,8 @@ def _coordinates(
 ) -> Iterator[NDArray[np.float32]]:
     ids = model.encode(readable(text)).ids[:_LONGEST]
     shape = codebook.windows
+    run = shape.block * shape.run
     for start, end in window_bounds(len(ids), shape.tokens, shape.overlap):
         states = model.infer([model.bos_id, *ids[start:end]])
-        pooled = {layer: pool_blocks(state[1:], shape.block) for layer, state in states.items()}
-        z = codebook.project({layer: means for layer, (means, _) in pooled.items()})
-        yield roll(z, pooled[codebook.layers[0]][1], shape.run)
+        means = {layer: pool_blocks(state[1:], run)[0] for layer, state in states.items()}
+        yield codebook.project(means)
