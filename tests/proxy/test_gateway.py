@@ -356,3 +356,15 @@ async def test_nothing_else_is_tried_again(firewall: FakeFirewall, error: Except
     async with proxy_client(config(), firewall, upstream) as client:
         assert (await client.post(path, json=body(path, "hi"))).status_code == 502
     assert len(upstream.requests) == 1
+
+
+async def test_a_large_body_is_read_beside_the_loop(
+    client: httpx.AsyncClient, upstream: Recorder
+) -> None:
+    path = "/v1/chat/completions"
+    for text, status in (("x " * 100_000 + ATTACK, 400), ("x " * 100_000, 200)):
+        assert (await client.post(path, json=body(path, text))).status_code == status
+    raw = b'{"a":' + b"[" * 60_000 + b"]" * 60_000 + b"}"
+    answer = await client.post(path, content=raw, headers=JSON)
+    assert answer.json()["error"]["code"] == "body_too_deep"
+    assert len(upstream.requests) == 1

@@ -59,9 +59,14 @@ async def test_metrics(firewall: FakeFirewall, upstream: Recorder) -> None:
     assert ATTACK not in text
 
 
-async def test_no_metrics_where_nobody_wants_them(client: httpx.AsyncClient) -> None:
+async def test_no_metrics_where_nobody_wants_them(
+    firewall: FakeFirewall, upstream: Recorder
+) -> None:
     telemetry = telemetry_from_environment({"OTEL_SDK_DISABLED": "true"}, prometheus=True)
-    assert telemetry.exposition is None
+    async with proxy_client(config(), firewall, upstream, telemetry=telemetry) as client:
+        answer = await client.get("/metrics")
+    assert answer.status_code == 404
+    assert upstream.requests == []
 
 
 # --- reloading ---------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -80,3 +82,35 @@ def test_a_socket_in_use_is_named(tmp_path: Path) -> None:
         running(create_echo_app(), host=f"unix:{path}"),
     ):
         pass
+
+
+def test_a_stream_is_served_to_its_end() -> None:
+    """Stopping lets go of nobody who is being served."""
+
+    async def ticks(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for kind in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{kind}.complete"})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10):
+            await send({"type": "http.response.body", "body": b"tick ", "more_body": True})
+            await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"end"})
+
+    read: list[bytes] = []
+    began = threading.Event()
+
+    def listen(url: str) -> None:
+        with httpx.stream("GET", url, trust_env=False) as answer:
+            for part in answer.iter_raw():
+                read.append(part)
+                began.set()
+
+    with running(ticks) as url:
+        client = threading.Thread(target=listen, args=(url,))
+        client.start()
+        assert began.wait(20)
+    client.join(20)
+    assert b"".join(read) == b"tick " * 10 + b"end"

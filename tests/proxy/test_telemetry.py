@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -20,6 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from alknet_firewall.config import CaptureConfig, PolicyConfig
 from alknet_firewall.proxy.exporters import telemetry_from_environment
 from alknet_firewall.proxy.telemetry import Telemetry
 
@@ -275,3 +278,76 @@ def test_unknown_exporter_is_named(caplog: pytest.LogCaptureFixture) -> None:
         ).shutdown()
     assert "'zipkin' is ignored" in caplog.text
     assert "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf" in caplog.text
+
+
+async def test_the_screen_span_carries_an_evaluation(
+    firewall: FakeFirewall, upstream: Recorder, recording: Recording
+) -> None:
+    async with proxy_client(config(), firewall, upstream, telemetry=recording.telemetry) as client:
+        await client.post(CHAT, json=chat(ATTACK))
+    [event] = recording.spans()["screen"].events
+    assert event.name == "gen_ai.evaluation.result"
+    assert dict(event.attributes or {}) == {
+        "gen_ai.evaluation.name": "prompt_injection",
+        "gen_ai.evaluation.score.value": 0.9,
+        "gen_ai.evaluation.score.label": "DANGEROUS",
+    }
+
+
+async def test_content_is_on_spans_only_where_it_is_asked_for(
+    firewall: FakeFirewall, upstream: Recorder, recording: Recording
+) -> None:
+    settings = replace(config(), capture=CaptureConfig(spans=True))
+    async with proxy_client(settings, firewall, upstream, telemetry=recording.telemetry) as client:
+        await client.post(CHAT, json=chat(f"{ATTACK} or ask bob@example.com"))
+    events = [event for event in recording.spans()["screen"].events if "content" in event.name]
+    assert [dict(event.attributes or {})["alknet.firewall.text"] for event in events] == [
+        f"{ATTACK} or ask [redacted]"
+    ]
+
+
+async def test_what_shadow_mode_would_have_done_is_counted(
+    firewall: FakeFirewall, upstream: Recorder, recording: Recording
+) -> None:
+    settings = config(PolicyConfig(mode="shadow"))
+    async with proxy_client(settings, firewall, upstream, telemetry=recording.telemetry) as client:
+        await client.post(CHAT, json=chat(ATTACK))
+    [point] = points(recording, "alknet.firewall.requests")
+    assert point.attributes["alknet.firewall.action"] == "log"
+    assert point.attributes["alknet.firewall.would"] == "block"
+
+
+async def test_a_slow_request_leads_to_its_trace(
+    firewall: FakeFirewall, upstream: Recorder, recording: Recording
+) -> None:
+    async with proxy_client(config(), firewall, upstream, telemetry=recording.telemetry) as client:
+        await client.post(CHAT, json=chat("hi"))
+    context = recording.spans()[f"POST {CHAT}"].context
+    assert context is not None
+    # In one reading: an exemplar is told once.
+    [screened] = points(recording, "alknet.firewall.screen.duration")
+    assert [item.trace_id for item in screened.exemplars] == [context.trace_id]
+
+
+async def test_the_first_byte_of_a_stream_is_timed(
+    firewall: FakeFirewall, recording: Recording
+) -> None:
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, text="data: 1\n\n")
+    async with proxy_client(
+        config(), firewall, Recorder(answer), telemetry=recording.telemetry
+    ) as client:
+        await client.post(CHAT, json=chat("hi"))
+    [point] = points(recording, "gen_ai.server.time_to_first_token")
+    assert point.count == 1
+
+
+def points(recording: Recording, name: str) -> list[Any]:
+    data = recording.reader.get_metrics_data()
+    return [
+        point
+        for resource in (data.resource_metrics if data else [])
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == name
+        for point in metric.data.data_points
+    ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -21,9 +22,12 @@ from .responses import POLICY_HEADER
 from .routes import Endpoint, find, websocket_refused
 from .state import State
 
-__all__ = ["Call", "cancel", "read_json", "read_raw", "received", "while_connected"]
+__all__ = ["Call", "beside", "cancel", "read_json", "read_raw", "received", "while_connected"]
 
 _T = TypeVar("_T")
+
+_LARGE = 100_000
+"""Bytes from which on reading a body takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,15 @@ async def read_json(call: Call) -> dict[str, Any]:
     check_headers(headers)
     encoding = ", ".join(headers.getlist("content-encoding"))
     raw = decompressed(await read_raw(call), encoding, proxy.max_body_bytes)
-    return parse_body(raw, proxy.max_depth)
+    call.exchange.body_bytes = len(raw)
+    return await beside(call, parse_body, raw, proxy.max_depth)
+
+
+async def beside(call: Call, work: Callable[..., _T], *arguments: Any) -> _T:
+    """The result of `work`: in a thread where a large body would hold up the others."""
+    if call.exchange.body_bytes < _LARGE:
+        return work(*arguments)
+    return await anyio.to_thread.run_sync(work, *arguments)
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:

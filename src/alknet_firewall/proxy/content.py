@@ -224,34 +224,32 @@ def _parts(parts: object, role: Role, place: Place) -> Iterator[Found]:
 
     A model reads the parts as one text, so an attack may be split over them.
     """
-    if not isinstance(parts, list):
-        yield from walk(parts, role, place, is_identifier)
-        return
-    texts: list[Untrusted] = []
-    for index, part in enumerate(parts):
-        for item in _part(part, role, (*place, index)):
-            yield item
-            if isinstance(item, Untrusted):
-                texts.append(item)
+    found = [*_each(parts, role, place)]
+    yield from found
+    texts = [item for item in found if isinstance(item, Untrusted)]
     for author in ("user", "tool"):
         own = [item for item in texts if item.role == author]
         if len(own) > 1:
             yield _joined(own, "", json_path(place))
 
 
-def _part(part: object, role: Role, place: Place) -> Iterator[Found]:
-    if not isinstance(part, dict):
-        yield from walk(part, role, place, is_identifier)
+def _each(parts: object, role: Role, place: Place) -> Iterator[Found]:
+    """What is in each part, and in the parts of a part, once."""
+    if not isinstance(parts, list):
+        yield from walk(parts, role, place, is_identifier)
         return
-    if _is_data(part.get("type")):
-        role = "tool"
-    content = part.get("content")
-    if not isinstance(content, list):
-        yield from walk(part, role, place, is_identifier)
-        return
-    rest = {key: value for key, value in part.items() if key != "content"}
-    yield from walk(rest, role, place, is_identifier)
-    yield from _parts(content, role, (*place, "content"))
+    for index, part in enumerate(parts):
+        here = (*place, index)
+        if not isinstance(part, dict):
+            yield from walk(part, role, here, is_identifier)
+            continue
+        author: Role = "tool" if _is_data(part.get("type")) else role
+        content = part.get("content")
+        nested = isinstance(content, list)
+        rest = {key: value for key, value in part.items() if not (nested and key == "content")}
+        yield from walk(rest, author, here, is_identifier)
+        if nested:
+            yield from _each(content, author, (*here, "content"))
 
 
 def _is_data(kind: object) -> bool:

@@ -41,6 +41,7 @@ class Exchange:
     """The action that shadow mode kept from being taken, or the same."""
     api: Api = "openai"
     client: str | None = None
+    body_bytes: int = 0
     status: int | None = None
     """None until the answer begins."""
     started: float = field(default_factory=time.monotonic)
@@ -60,12 +61,15 @@ class Observed:
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _PROBES:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         exchange = Exchange(_request_id(headers.get("x-request-id", "")))
-
+        scope[_SCOPE_KEY] = exchange
+        if scope["path"] in _PROBES:  # asked every few seconds, and of no interest
+            await self.app(scope, receive, send)
+            return
         streams = False
 
         async def send_noted(message: Message) -> None:
@@ -80,7 +84,6 @@ class Observed:
                 self._telemetry.record_first_byte(exchange.route, elapsed)
             await send(message)
 
-        scope[_SCOPE_KEY] = exchange
         with self._telemetry.server_span(scope["method"], headers) as exchange.span:
             try:
                 await self.app(scope, receive, send_noted)

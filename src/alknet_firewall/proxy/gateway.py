@@ -13,7 +13,7 @@ from ..alarm import AlarmLevel
 from ..config import Config
 from ..errors import ScreeningError
 from .body import render_body
-from .calls import Call, read_json, read_raw, received, while_connected
+from .calls import Call, beside, read_json, read_raw, received, while_connected
 from .content import Content, Shape, extract
 from .exchange import Exchange
 from .headers import to_upstream
@@ -78,7 +78,7 @@ class Gateway:
 
     async def _answer(self, call: Call, body: dict[str, Any], shape: Shape) -> Response:
         proxy = call.state.config.proxy
-        content = extract(shape, body, proxy.trusted_roles)
+        content = await beside(call, extract, shape, body, proxy.trusted_roles)
         try:
             verdict = await self.verdict(call, content, _model(body))
         except ScreeningError:
