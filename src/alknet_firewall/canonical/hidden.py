@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 
 from .language import is_clean, is_word, looks_written
-from .reading import Edit, clustered
+from .reading import Edit, clustered, in_company
 
 __all__ = ["invisible", "marks", "messages", "noise"]
 
@@ -70,13 +69,19 @@ def noise(text: str) -> list[Edit]:
     for match in _NOISE.finditer(text):
         before = _WORD_BEFORE.search(text, max(0, match.start() - 30), match.start())
         after = _WORD_AFTER.match(text, match.end())
-        words = (before[0] if before else "", after[0] if after else "")
-        edit = Edit(*match.span(), " " if all(len(w) > 1 and is_word(w) for w in words) else "")
+        words = [before[0] if before else "", after[0] if after else ""]
+        edit = Edit(*match.span(), " " if _are_two(*words) else "")
         if all(words):
             inside.append(edit)
         elif not match[0].startswith("\x1b"):  # colours are normal between words
             outside.append(edit)
     return sorted(inside + clustered(outside, 3, 60))
+
+
+def _are_two(before: str, after: str) -> bool:
+    """Whether letters that nothing visible separates are two words."""
+    parted = min(len(before), len(after)) > 1 and is_word(before) and is_word(after)
+    return parted and not is_word(before + after)
 
 
 def invisible(text: str) -> list[Edit]:
@@ -88,14 +93,18 @@ def marks(text: str) -> list[Edit]:
     """Heaps of combining marks on letters that do not have them."""
     if text.isascii():
         return []
-    return clustered(list(_heaps(text)), 3, 100)
+    edits = [
+        Edit(*match.span(), match[1], telling=_is_heap(match[0]))
+        for match in _MARKED.finditer(text)
+        if len(match[0]) > 2 or _is_heap(match[0])
+    ]
+    return in_company(edits, 3, 100)
 
 
-def _heaps(text: str) -> Iterator[Edit]:
-    for match in _MARKED.finditer(text):
-        left = unicodedata.normalize("NFC", match[0])[1:]
-        if len(left) > 1 or _STRIKING.search(left):
-            yield Edit(*match.span(), match[1])
+def _is_heap(marked: str) -> bool:
+    """Whether more marks are left than a letter has, once it is composed with one."""
+    left = unicodedata.normalize("NFC", marked)[1:]
+    return len(left) > 1 or bool(_STRIKING.search(left))
 
 
 def _scattered(text: str) -> list[Edit]:

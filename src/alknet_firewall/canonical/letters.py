@@ -28,7 +28,7 @@ _FOREIGN = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+")
 # Look-alikes that homoglyph generators use and Unicode does not list.
-_MORE = dict(zip("ктпвнмτηωκ", "ktnbhmtnwk", strict=True))
+_MORE = dict(zip("ктпвнмӏτηωκ", "ktnbhmltnwk", strict=True))
 
 _ODD = re.compile("[\u00a0\u2000-\u2bff\u3000-\u303f\ufb00-\ufb06\uff01-\uff60]")
 
@@ -55,13 +55,14 @@ def look_alikes(text: str) -> list[Edit]:
     if text.isascii() or not _FOREIGN.search(text):
         return []
     words = list(_WORD.finditer(text))
-    return [
-        Edit(match.start(), match.end(), folded)
+    edits = [
+        Edit(*match.span(), folded, telling=_is_disguise(words, index, folded))
         for index, match in enumerate(words)
         if _FOREIGN.search(match[0])
         and (folded := _latin(match[0]))
-        and (_is_mixed(match[0]) or (is_word(folded) and _among_latin(words, index)))
+        and (_is_mixed(match[0]) or is_word(folded))
     ]
+    return edits if any(edit.telling for edit in edits) else []
 
 
 def tidied(text: str) -> list[Edit]:
@@ -118,9 +119,15 @@ def _is_latin(letter: str) -> bool:
     return letter.isascii() or _script(letter) == "LATIN"
 
 
+def _is_disguise(words: Sequence[re.Match[str]], index: int, folded: str) -> bool:
+    """Whether a word of look-alikes is one on purpose: a symbol such as kΩ is not."""
+    if _is_mixed(words[index][0]):
+        return len(folded) > 3 or (len(folded) > 1 and is_word(folded))
+    return is_word(folded) and _among_latin(words, index)
+
+
 def _is_mixed(word: str) -> bool:
-    """Whether look-alikes stand in a word that is otherwise written in another script."""
-    return len(word) > 3 and len({_script(c) for c in word}) > 1
+    return len({_script(c) for c in word}) > 1
 
 
 def _among_latin(words: Sequence[re.Match[str]], index: int) -> bool:

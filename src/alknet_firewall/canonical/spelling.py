@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, product
 
@@ -28,7 +29,7 @@ _ORDINAL = re.compile(r"\d*(?:1st|2nd|3rd|[04-9]th)", re.I)
 _CHOICES = 3  # signs with two meanings of which all combinations are tried
 
 _CHANGE = re.compile("[a-z][A-Z]|[A-Z][A-Z][a-z]")
-_LATIN_WORD = re.compile(r"(?<![^\W\d_])[A-Za-z]{3,20}+(?![^\W\d_])")
+_LATIN_WORD = re.compile(r"(?<![^\W\d_])[A-Za-z]{2,20}+(?![^\W\d_])")
 
 
 def joined(text: str) -> list[Edit]:
@@ -49,11 +50,15 @@ def mixed_case(text: str) -> list[Edit]:
     if not _CHANGE.search(text):
         return []
     edits = [
-        Edit(*match.span(), match[0].lower(), telling=is_word(match[0]) or _alternates(match[0]))
+        Edit(*match.span(), match[0].lower(), telling=_is_mixed(match[0]))
         for match in _LATIN_WORD.finditer(text)
-        if _CHANGE.search(match[0])
+        if not match[0].islower() and not match[0].istitle()
     ]
     return in_company(edits, _ENOUGH, _WITHIN)
+
+
+def _is_mixed(word: str) -> bool:
+    return bool(_CHANGE.search(word)) and (is_word(word) or _alternates(word))
 
 
 def _join(match: re.Match[str]) -> Iterator[Edit]:
@@ -66,7 +71,13 @@ def _join(match: re.Match[str]) -> Iterator[Edit]:
     ends = _word_ends(words)
     for number, gap in enumerate(gaps, start=1):
         start, end = gap.span()
-        yield Edit(match.start() + start, match.start() + end, " " if number in ends else "")
+        wide = _punctuation(gap[0], inner) + " " if number in ends else ""
+        yield Edit(match.start() + start, match.start() + end, wide)
+
+
+def _punctuation(gap: str, inner: set[str]) -> str:
+    """The stop or comma in a gap between words, if it is not what spaces the letters."""
+    return next((sign for sign in gap if sign in ".,:" and sign not in inner), "")
 
 
 def _word_ends(words: str) -> set[int]:
@@ -75,10 +86,10 @@ def _word_ends(words: str) -> set[int]:
 
 
 def _inner_gaps(gaps: list[str]) -> set[str]:
-    """The gaps inside words: those with a sign in them, or else the narrowest."""
-    signs = {gap for gap in gaps if not gap.isspace()}
-    narrowest = min(map(len, gaps))
-    return signs or {gap for gap in gaps if len(gap) == narrowest}
+    """The gaps inside words: the most frequent one, or all without white space if they vary."""
+    inner, count = Counter(gaps).most_common(1)[0]
+    solid = {gap for gap in gaps if not any(map(str.isspace, gap))}
+    return {inner} if 2 * count > len(gaps) or not solid else solid
 
 
 def _is_text(words: str) -> bool:
@@ -89,17 +100,19 @@ def _is_text(words: str) -> bool:
 
 def _unleet(match: re.Match[str]) -> Edit | None:
     body = match[0].rstrip("!")  # an exclamation, more likely than an i
-    if body.isalpha() or not any(map(str.isalpha, body)) or _ORDINAL.fullmatch(body):
+    if not body or body.isalpha() or _ORDINAL.fullmatch(body):
         return None
     options = [_LEET.get(letter, letter) for letter in body]
     if sum(len(option) > 1 for option in options) > _CHOICES:
         options = [option[0] for option in options]
     candidates = ["".join(letters) for letters in product(*options)]
     plain = next(filter(is_word, candidates), candidates[0])
-    if not plain.isalpha() or not looks_written(plain + plain[:4]):
+    lettered = any(map(str.isalpha, body))
+    if not (is_word(plain) or (lettered and plain.isalpha() and looks_written(plain))):
         return None
-    known = len(plain) > 2 and is_word(plain)
-    return Edit(match.start(), match.start() + len(body), plain, telling=known)
+    telling = lettered and len(plain) > 2 and is_word(plain)
+    shown = plain.upper() if body.isupper() else plain
+    return Edit(match.start(), match.start() + len(body), shown, telling=telling)
 
 
 def _alternates(word: str) -> bool:
