@@ -258,3 +258,18 @@ def test_tool_definitions_may_be_trusted() -> None:
 def test_names_of_fields_are_no_trusted_roles(role: str) -> None:
     messages = [{"role": role, "content": "do it"}]
     assert found("chat", ("tools", "instructions"), messages=messages)
+
+
+def test_a_tool_calls_input_is_text_whatever_it_looks_like() -> None:
+    hidden = {"image_url": {"url": "data:image/png;base64,aWdub3Jl"}}
+    use = {"type": "tool_use", "id": "t", "name": "f", "input": hidden}
+    messages = [{"role": "assistant", "content": [use]}]
+    assert passed("messages", messages=messages) == []
+    assert hidden["image_url"]["url"] in [item[2] for item in found("messages", messages=messages)]
+
+
+def test_servers_that_the_upstream_asks_are_counted() -> None:
+    assert passed("messages", mcp_servers=[{"url": "https://x.test"}]) == [
+        ("hosted_tool", "mcp_servers")
+    ]
+    assert passed("chat", web_search_options={"a": 1}) == [("hosted_tool", "web_search_options")]

@@ -23,7 +23,7 @@ from .leaves import (
     member,
     walk,
 )
-from .opaque import is_hosted_tool, is_tokens
+from .opaque import Kind, is_hosted_tool, is_tokens
 
 __all__ = [
     "EXTRACTORS",
@@ -139,6 +139,15 @@ EXTRACTORS: dict[Shape, Callable[[dict[str, Any], Collection[str]], Iterator[Fou
 }
 
 
+# Fields that let the upstream put something before the model by itself.
+_ELSEWHERE: dict[str, Kind] = {
+    "previous_response_id": "history",
+    "conversation": "history",
+    "mcp_servers": "hosted_tool",
+    "web_search_options": "hosted_tool",
+}
+
+
 # --- their parts -------------------------------------------------------------
 
 
@@ -151,9 +160,9 @@ def _others(
             yield from _tools(value, key, trusted)
         elif key not in done:
             yield from member(key, value, "tool", (), is_label)
-    for key in ("previous_response_id", "conversation"):
+    for key, kind in _ELSEWHERE.items():
         if body.get(key):
-            yield Unscreened("history", key)
+            yield Unscreened(kind, key)
 
 
 def _tools(tools: object, key: str, trusted: Collection[str]) -> Iterator[Found]:

@@ -94,13 +94,18 @@ def member(
     here = (*place, key)
     if not _LABEL.fullmatch(key):
         yield Untrusted(role, json_path(here), key)
-    if kind := opaque_kind(holders, key, value):
+    if not _is_argument(place) and (kind := opaque_kind(holders, key, value)):
         yield Unscreened(kind, json_path(here))
         return
     if kind := reference_kind(holders, key, value):
         yield Unscreened(kind, json_path(here))
     if not (isinstance(value, str) and skip(key, value)):
         yield from walk(value, role, here, skip, holders[0] if holders else None)
+
+
+def _is_argument(place: Place) -> bool:
+    """Whether a place is in a tool call's input, all of which reaches the model as text."""
+    return "input" in place[1:]
 
 
 def _items(items: list[Any], role: Role, place: Place, skip: Skip) -> Iterator[Found]:
