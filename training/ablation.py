@@ -1,11 +1,12 @@
 """What each part of the detector adds, on sources that were held out.
 
-    uv run training/ablation.py --data DIR --cache DIR [--json OUT]
+    uv run training/ablation.py --data DIR --cache DIR [--only NAME ...] [--json OUT]
 
-Compiles nothing. For each variant and role, classifiers are trained as
-`alknet-firewall compile` trains them, each without a fifth of the training
-sources, and judged on those: AUC and recall at 1 % false positives, every
-source counting the same. `--cache` may be the one of `compile`.
+Compiles nothing. For each variant a head is trained as `alknet-firewall
+compile` trains those that set the thresholds: each without a group of the
+training sources, and judged on those. AUC and recall at 1 % false positives,
+every source counting the same; composed texts are not judged. `--cache` may be
+the one of `compile`. About five minutes a variant on two cores.
 """
 
 from __future__ import annotations
@@ -15,164 +16,124 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from alknet_firewall.alarm import Role
-from alknet_firewall.codebook.classifiers import DirectionClassifier, direction_features, sigmoid
-from alknet_firewall.codebook.splines import fit_splines
 from alknet_firewall.config import FirewallConfig
 from alknet_firewall.training import stats
-from alknet_firewall.training.activations import extract
-from alknet_firewall.training.compiler import CompileOptions, chosen_examples, fit_basis, open_model
+from alknet_firewall.training.compiler import CompileOptions, chosen_examples, open_model, prepare
 from alknet_firewall.training.fitting import SUSPICIOUS_RATE, Task, held_out_logits
-from alknet_firewall.training.places import (
-    Places,
-    Rows,
-    place_labels,
-    place_means,
-    place_weights,
-)
+from alknet_firewall.training.sequences import ROLES, Rows, Sequences
 
-Array = NDArray[np.float32]
-Features = Callable[[Array, Array, Array], Array]
-"""(z of all places, z of normal places, z of attack places) -> features."""
+Mask = NDArray[np.bool_]
 
 
-def standard(z: Array, normal: Array, attacks: Array) -> Array:
-    scale = np.maximum(normal.std(axis=0), 1e-6)
-    return direction_features(z, normal.mean(axis=0), scale)
+def every_text(rows: Rows) -> Mask:
+    return np.ones(len(rows.attack), dtype=bool)
 
 
-def gaussianised(z: Array, normal: Array, attacks: Array) -> Array:
-    """The spline CDF of normal text through the normal quantile function."""
-    from scipy.special import ndtri
-
-    cdf = _cdf(normal, z)
-    return np.asarray(ndtri(np.clip(cdf, 1e-6, 1 - 1e-6)), dtype=np.float32)
+def every_input(shape: tuple[int, int]) -> Mask:
+    return np.ones(shape, dtype=bool)
 
 
-def with_simplex(z: Array, normal: Array, attacks: Array) -> Array:
-    """The standard features and, per direction, where the CDFs under normal
-    text and under attacks lie on the simplex: their share and their sum."""
-    ours, theirs = _cdf(normal, z), _cdf(attacks, z)
-    total = ours + theirs
-    share = np.divide(ours, total, out=np.full_like(ours, 0.5), where=total > 0)
-    extra = np.concatenate([share - 0.5, total - 1], axis=1).astype(np.float32)
-    return np.concatenate([standard(z, normal, attacks), extra], axis=1)
+def only_layers(*kept: int) -> Callable[[tuple[int, int]], Mask]:
+    return lambda shape: np.isin(np.arange(shape[0]), kept)[:, None] & every_input(shape)
 
 
-def _cdf(population: Array, z: Array) -> NDArray[np.float64]:
-    table = fit_splines(population.reshape(len(population), -1).astype(np.float64))
-    flat = z.reshape(len(z), -1)
-    chunks = [table.cdf(chunk.astype(np.float64)) for chunk in np.array_split(flat, 200)]
-    return np.concatenate(chunks)
+def first_directions(count: int) -> Callable[[tuple[int, int]], Mask]:
+    return lambda shape: (np.arange(shape[1]) < count)[None] & every_input(shape)
 
 
-class LinearTask(Task):
-    """The same task with plain logistic regression (L2, L-BFGS)."""
-
-    def fit(self, chosen: NDArray[np.bool_]) -> DirectionClassifier:
-        index = np.flatnonzero(chosen)
-        features, labels = self.features[index], self.labels[index]
-        weights = place_weights(labels, self.places.example[index], self.rows) / 2
-
-        def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            logits = features @ w[1:].astype(np.float32) + w[0]
-            error = weights * (sigmoid(logits) - labels)
-            cost = (weights * (np.logaddexp(0, logits) - labels * logits)).sum()
-            slope = error.astype(np.float32) @ features + 1e-3 * w[1:]
-            return float(cost + 5e-4 * (w[1:] ** 2).sum()), np.append(error.sum(), slope)
-
-        w = minimize(
-            loss, np.zeros(features.shape[1] + 1), jac=True, options={"maxiter": 60}
-        ).x.astype(np.float32)
-        # silu(x) - silu(-x) = x, so a pair of units passes the sum through.
-        return DirectionClassifier(
-            np.stack([w[1:], -w[1:]], axis=1),
-            np.zeros(2, np.float32),
-            np.array([1, -1], np.float32),
-            w[:1],
-        )
+def without(*families: str) -> Callable[[Rows], Mask]:
+    return lambda rows: ~np.isin(rows.source, [f"({family})" for family in families])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Variant:
+    """A change to what is shipped: which texts teach, which inputs are seen."""
+
     name: str
-    layers: tuple[int, ...] = (0, 1, 2)
-    """Positions among the extracted layers."""
-    dimensions: int = 256
-    features: Features = standard
-    task: type[Task] = Task
-    composed: bool = True
-    user_attacks: bool = True
+    texts: Callable[[Rows], Mask] = every_text
+    inputs: Callable[[tuple[int, int]], Mask] = every_input
+    ordered: bool = True
+    """Blocks stand in the order of the text; otherwise they are shuffled."""
+    shared: bool = True
+    """Attacks on users teach the tool role."""
 
-
-GROUPS = 5
 
 VARIANTS = [
-    Variant("as compiled"),
-    Variant("64 directions a layer", dimensions=64),
-    Variant("first and second layer only", layers=(0, 1)),
-    Variant("second and third layer only", layers=(1, 2)),
-    Variant("linear classifier", task=LinearTask),
-    Variant("spline (Gaussianised) features", features=gaussianised),
-    Variant("64 directions, simplex features added", dimensions=64, features=with_simplex),
-    Variant("no composed documents", composed=False),
-    Variant("no attacks on users for tool", user_attacks=False),
+    Variant("as shipped"),
+    Variant("layers 2 and 4", inputs=only_layers(0, 1)),
+    Variant("layer 6", inputs=only_layers(2)),
+    Variant("64 directions a layer", inputs=first_directions(64)),
+    Variant("blocks shuffled", ordered=False),
+    Variant("no composed texts", texts=lambda rows: ~rows.composed),
+    Variant("no poisoned documents", texts=without("poisoned", "requests")),
+    Variant("no written phrases on their own", texts=without("written attacks", "hard negatives")),
+    Variant("no pieces of documents", texts=without("pieces")),
+    Variant("user attacks teach user only", shared=False),
 ]
 
 
-def judge(
-    variant: Variant, role: Role, places: Places, rows: Rows, options: CompileOptions
-) -> tuple[float, float]:
-    """(AUC, recall at 1 % false positives) of one variant on held-out sources."""
-    z = np.ascontiguousarray(places.z[:, list(variant.layers), : variant.dimensions])
-    labels, usable = place_labels(role, places, rows)
-    if not variant.composed:
-        usable &= ~rows.composed[places.example]
-    if not variant.user_attacks:
-        usable &= (rows.role == role)[places.example]
-    mine = (rows.role == role)[places.example]
-    normal = z[mine & ~rows.attack[places.example]]
-    features = variant.features(z, normal, z[usable & (labels > 0)])
-    task = variant.task(role, features, labels, usable, places, rows, options.head, options.seed)
-    logits = held_out_logits(task, GROUPS)
-    shown = (rows.role == role) & ~rows.composed
-    scores, attack = logits[shown], rows.attack[shown]
-    weights = stats.equal_source_weights(rows.source[shown], attack)
-    threshold = stats.threshold_at(scores[~attack], weights[~attack], SUSPICIOUS_RATE)
-    recall = stats.weighted_share_above(scores[attack], weights[attack], threshold)
-    return stats.auc(scores, attack, weights), recall
+def changed(task: Task, variant: Variant, shape: tuple[int, int]) -> Task:
+    """The task of a variant. Inputs that are not seen are zero: the mean of normal text."""
+    sequences, targets = task.sequences, task.targets
+    x = sequences.x * variant.inputs(shape).ravel()
+    if not variant.ordered:
+        x = x[shuffled(sequences)]
+    usable = targets.usable & variant.texts(task.rows)[sequences.example][:, None]
+    if not variant.shared:
+        usable[:, ROLES.index("tool")] &= (task.rows.role == "tool")[sequences.example]
+    return replace(task, sequences=replace(sequences, x=x), targets=replace(targets, usable=usable))
+
+
+def shuffled(sequences: Sequences) -> NDArray[np.int64]:
+    rng = np.random.default_rng(0)
+    orders = [
+        first + rng.permutation(last - first)
+        for first, last in zip(sequences.start, sequences.end, strict=True)
+    ]
+    return np.concatenate(orders)
+
+
+def judged(task: Task) -> list[dict[str, Any]]:
+    logits, rows = held_out_logits(task), task.rows
+    found = []
+    for column, role in enumerate(ROLES):
+        mine = (rows.role == role) & ~rows.composed
+        attack, score = rows.attack[mine], logits[mine, column]
+        weights = stats.equal_source_weights(rows.source[mine], attack)
+        threshold = stats.threshold_at(score[~attack], weights[~attack], SUSPICIOUS_RATE)
+        recall = stats.weighted_share_above(score[attack], weights[attack], threshold)
+        area = stats.auc(score, attack, weights)
+        found.append({"role": role, "auc": area, "recall_at_0.01": recall})
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", help="run the variants whose name contains this")
     arguments = parser.parse_args()
-    options = replace(CompileOptions(), n_dimensions=max(v.dimensions for v in VARIANTS))
+    options = CompileOptions()
     model = open_model(None, None, FirewallConfig())
     examples, _ = chosen_examples(arguments.data, options)
-    rows = Rows.of(examples)
-    blocks = extract(model, examples, options.windows, options.max_tokens, arguments.cache)
-    places = place_means(blocks, *fit_basis(blocks, rows, options), options.windows)
-    figures = {}
-    print(f"{'variant':<38} " + "  ".join(f"{role} AUC / R@1%" for role in get_args(Role)))
+    task, basis = prepare(model, examples, Rows.of(examples), options, arguments.cache)
+    results: list[dict[str, Any]] = []
     for variant in VARIANTS:
-        if arguments.only and arguments.only not in variant.name:
+        if arguments.only and variant.name not in arguments.only:
             continue
-        found = {role: judge(variant, role, places, rows, options) for role in get_args(Role)}
-        figures[variant.name] = found
-        cells = "  ".join(f"{auc:.3f} / {recall:.3f}  " for auc, recall in found.values())
-        print(f"{variant.name:<38} {cells}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        shape = (basis.vectors.shape[0], basis.vectors.shape[1])
+        for row in judged(changed(task, variant, shape)):
+            results.append({"variant": variant.name, **row})
+            print(f"{variant.name:<34} {row['role']:<5} AUC {row['auc']:.3f}", end="  ")
+            print(f"recall at 1 % {row['recall_at_0.01']:.3f}", flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def _alarm(
         role=role,
         spans=_spans(read, limits.suspicious) if level else (),
         signals=tuple(codebook.score(worst.z, role, top=_SIGNALS)) if worst else (),
-        windows=sum(len(result.scores) for screened in read for result in screened.results),
+        windows=sum(len(screened.results) for screened in read),
         tokens=len(first.encoding.ids),
         elapsed=time.perf_counter() - started,
         reading=decisive.reading.name,

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from alknet_firewall.codebook import Codebook
-from alknet_firewall.codebook.classifiers import DirectionClassifier
 from alknet_firewall.codebook.detection import Region, WindowShape
+from alknet_firewall.codebook.head import HeadMember, SequenceHead
 from alknet_firewall.codebook.profiles import DirectionProfile
 from alknet_firewall.codebook.splines import fit_splines
 from alknet_firewall.config import Thresholds
 from alknet_firewall.model.protocol import ModelIdentity
+from alknet_firewall.training.heads import HeadOptions, initial
 
 LAYERS, DIMENSIONS, HIDDEN, UNITS = 2, 3, 8, 4
 
@@ -26,10 +27,14 @@ def make_region(rng: np.random.Generator) -> Region:
             normal(*shape),
         ),
         splines=fit_splines(rng.standard_normal((200, LAYERS * DIMENSIONS))),
-        classifier=DirectionClassifier(
-            normal(LAYERS * DIMENSIONS, UNITS), normal(UNITS), normal(UNITS), normal(1)
-        ),
     )
+
+
+def make_head(rng: np.random.Generator) -> SequenceHead:
+    options = HeadOptions(units=UNITS, queries=2, hidden=3)
+    members = [HeadMember(**initial(rng, LAYERS * DIMENSIONS, options)) for _ in range(2)]
+    scale = np.abs(rng.standard_normal(LAYERS * DIMENSIONS)).astype(np.float32) + 0.5
+    return SequenceHead(scale, tuple(members))
 
 
 @pytest.fixture
@@ -42,6 +47,7 @@ def codebook() -> Codebook:
         windows=WindowShape(tokens=32, overlap=8, block=4, run=2),
         basis=rng.standard_normal((LAYERS, DIMENSIONS, HIDDEN)).astype(np.float32),
         mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
+        head=make_head(rng),
         regions={"user": make_region(rng), "tool": make_region(rng)},
         thresholds={"user": Thresholds(0.5, 0.9), "tool": Thresholds(0.4, 0.8)},
         provenance={"files": []},

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from alknet_firewall.codebook import Codebook
 from alknet_firewall.codebook.detection import Region
 from alknet_firewall.codebook.files import _sha256, write
+from alknet_firewall.codebook.head import sigmoid
 from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
 
 from ..conftest import StartHub
@@ -66,7 +67,8 @@ def test_nothing_in_it_can_be_changed(folder: Path) -> None:
         codebook.basis,
         codebook.mean,
         region.profile.scale,
-        region.classifier.hidden_weights,
+        codebook.head.scale,
+        codebook.head.members[1].conv1_weight,
         region.splines.knots,
     ):
         with pytest.raises(ValueError, match="read-only"):
@@ -77,19 +79,22 @@ def test_nothing_in_it_can_be_changed(folder: Path) -> None:
         codebook.thresholds["user"] = codebook.thresholds["tool"]  # type: ignore[index]
 
 
-def test_every_run_of_blocks_is_scored_and_the_worst_decides(codebook: Codebook) -> None:
+def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
+    codebook: Codebook,
+) -> None:
     z = codebook.project(activations(18))
     result = codebook.detect(z, "user")
-    assert result.places == ((0, 8), (4, 12), (8, 16), (12, 18))
+    assert result.places == ((0, 4), (4, 8), (8, 12), (12, 16), (16, 18))
     assert ((result.scores >= 0) & (result.scores <= 1)).all()
-    assert result.score == result.scores.max()
-    worst = int(result.scores.argmax())
-    start, end = result.places[worst]
-    np.testing.assert_allclose(result.z, z[start:end].mean(axis=0), atol=1e-5)
-    assert result.shifted(100).places[0] == (100, 108)
+    blocks = np.stack([z[start:end].mean(axis=0) for start, end in result.places])
+    windows, likely = codebook.head.logits(blocks)
+    assert result.score == pytest.approx(sigmoid(windows[0]))
+    assert result.scores.argmax() == likely[:, 0].argmax()
+    assert result.shifted(100).places[0] == (100, 104)
     scanned = codebook.scan(activations(18), "user")
     assert scanned.places == result.places
     np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
+    np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -166,7 +171,7 @@ def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
         ("basis.safetensors", _set("mean", np.full((2, 8), np.nan, np.float32)), "not finite"),
         ("regions.safetensors", lambda t: t.pop("tool.centroids"), "tool.centroids"),
         ("regions.safetensors", _set("user.scale", np.zeros((2, 3), np.float32)), "above 0"),
-        ("regions.safetensors", _set("user.hidden_bias", np.zeros(9, np.float32)), "shape"),
+        ("regions.safetensors", _set("head.0.hidden_bias", np.zeros(9, np.float32)), "shape"),
         ("splines.json", _spline("knots", (0, 3), 1e9), "strictly increasing"),
         ("splines.json", _spline("coefficients", (1, 0, 0), -0.1), "leaves"),
         ("splines.json", _spline("coefficients", (1, 2, 0), 0.99), "increasing at the knots"),

@@ -11,17 +11,19 @@ from alknet_firewall import Codebook, EmbeddedModel, Firewall, FirewallConfig
 from alknet_firewall.codebook.detection import WindowShape
 from alknet_firewall.errors import DataError
 from alknet_firewall.training.compiler import CompileOptions, build
+from alknet_firewall.training.compose import ComposeOptions
 from alknet_firewall.training.evaluate import EvaluateOptions, evaluate
 from alknet_firewall.training.heads import HeadOptions
-from alknet_firewall.training.places import Places, Rows, place_labels, place_weights
+from alknet_firewall.training.sequences import Rows, Sequences, Targets
 from alknet_firewall.training.summary import table
 
 LAYERS = (1, 2)
 QUICK = CompileOptions(
     n_dimensions=12,
-    poisoned=30,
-    mixed=10,
-    head=HeadOptions(members=2, units=8, epochs=100, batch=64, dropout=0.0, learning_rate=0.02),
+    composed=replace(ComposeOptions.none(), poisoned=30, mixed=10),
+    head=HeadOptions(
+        members=2, units=8, steps=150, held_out_steps=60, batch=32, dropout=0.1, learning_rate=0.01
+    ),
 )
 TOPICS = [
     f"{a} {b}"
@@ -80,8 +82,7 @@ def test_another_seed_gives_another_classifier(compiled: Path) -> None:
     build(compiled / "data", compiled / "other", EmbeddedModel(LAYERS), replace(QUICK, seed=1))
     first, other = Codebook.load(compiled / "codebook"), Codebook.load(compiled / "other")
     assert not np.array_equal(
-        first.regions["user"].classifier.hidden_weights,
-        other.regions["user"].classifier.hidden_weights,
+        first.head.members[0].embed_weight, other.head.members[0].embed_weight
     )
 
 
@@ -115,44 +116,54 @@ def test_a_class_that_is_missing_is_named(tmp_path: Path) -> None:
         build(tmp_path, tmp_path / "out", EmbeddedModel(LAYERS), QUICK)
 
 
-def places(injected: list[int], example: list[int], tokens: int = 64) -> Places:
+def sequences(injected: list[int], example: list[int]) -> Sequences:
+    """Windows of two blocks of four tokens each; the first block holds the injection."""
     count = len(injected)
-    return Places(
-        z=np.zeros((count, 1, 1), np.float32),
-        tokens=np.full(count, tokens, float),
-        injected=np.array(injected, float),
+    return Sequences(
+        x=np.zeros((2 * count, 1), np.float16),
+        tokens=np.full(2 * count, 4, np.int32),
+        injected=np.array([tokens for held in injected for tokens in (held, 0)], np.int32),
+        start=np.arange(count) * 2,
+        end=np.arange(count) * 2 + 2,
         example=np.array(example, np.int32),
     )
 
 
-def test_places_are_labelled_by_what_they_hold_of_the_injection() -> None:
-    rows = Rows(
-        attack=np.array([True, False, True]),
-        role=np.array(["tool", "tool", "user"]),
-        origin=np.array(["a", "b", "c"]),
+def rows(attack: list[bool], role: list[str], known: list[bool]) -> Rows:
+    return Rows(
+        attack=np.array(attack),
+        role=np.array(role),
+        source=np.array(["a", "b", "c"]),
         composed=np.zeros(3, dtype=bool),
-        known=np.array([True, False, False]),
+        known=np.array(known),
+        origins=[(), ("a",), ()],
     )
-    all_places = places([20, 2, 0, 0, 0], [0, 0, 0, 1, 2])
-    labels, usable = place_labels("tool", all_places, rows)
-    assert labels.tolist() == [1, 0, 0, 0, 1]
-    assert usable.tolist() == [True, False, True, True, True]
-    _, usable = place_labels("user", all_places, rows)
-    assert usable.tolist() == [False, False, False, False, True]
 
 
-def test_classes_are_drawn_equally_often() -> None:
-    rows = Rows(
-        attack=np.array([True, False, False]),
-        role=np.array(["user"] * 3),
-        origin=np.array(["a", "b", "c"]),
-        composed=np.zeros(3, dtype=bool),
-        known=np.zeros(3, dtype=bool),
-    )
-    labels = np.array([1, 0, 0, 0], np.float32)
-    weights = place_weights(labels, np.array([0, 1, 1, 2], np.int32), rows)
-    assert weights[labels == 1].sum() == pytest.approx(1)
-    assert weights[labels == 0].sum() == pytest.approx(1)
+def test_windows_are_labelled_by_what_they_hold_of_the_injection() -> None:
+    texts = rows([True, False, True], ["tool", "tool", "user"], [True, False, False])
+    targets = Targets.of(sequences([4, 1, 0, 0, 0], [0, 0, 0, 1, 2]), texts)
+    assert targets.labels[:, 1].tolist() == [1, 0, 0, 0, 1]
+    assert targets.usable[:, 1].tolist() == [True, False, True, True, True]
+    assert targets.usable[:, 0].tolist() == [False, False, False, False, True]
+    assert targets.located.tolist() == [True, True, True, True, False]
+
+
+def test_classes_count_the_same_and_what_is_left_out_counts_nothing() -> None:
+    texts = rows([True, False, False], ["user"] * 3, [False] * 3)
+    windows = sequences([0, 0, 0, 0], [0, 1, 1, 2])
+    targets = Targets.of(windows, texts)
+    weights = targets.weights(np.ones(4, dtype=bool), windows, texts)[:, 0]
+    assert weights[0] == pytest.approx(0.5)
+    assert weights[1:].sum() == pytest.approx(0.5)
+    without = targets.weights(np.array([True, True, True, False]), windows, texts)[:, 0]
+    assert without[3] == 0
+    assert without[1:].sum() == pytest.approx(0.5)
+
+
+def test_a_text_is_held_out_with_all_that_was_made_from_it() -> None:
+    texts = rows([True, False, False], ["user"] * 3, [False] * 3)
+    assert texts.made_from(["a"]).tolist() == [True, True, False]
 
 
 def test_the_window_shape_is_recorded(compiled: Path) -> None:

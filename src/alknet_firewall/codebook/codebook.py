@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ..errors import CodebookMismatchError
 from ..model.protocol import Activations, ModelIdentity
 from . import detection
 from .detection import Region, WindowShape
+from .head import SequenceHead
 from .projection import pool_blocks, project
 from .results import DetectionResult
 
@@ -23,12 +24,13 @@ __all__ = ["Codebook"]
 
 Array = NDArray[np.float32]
 
+_ROLES: tuple[Role, ...] = get_args(Role)
 _BUNDLED = Path(__file__).parent.parent / "data" / "codebook"
 
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """A basis, and for each role a region and thresholds. Nothing in it can change.
+    """A basis, a head, and for each role a region and thresholds. Nothing in it can change.
 
     `basis` is `(layers, dimensions, hidden)` and `mean` `(layers, hidden)`,
     float32. The same codebook and the same hidden states give the same scores.
@@ -39,6 +41,7 @@ class Codebook:
     windows: WindowShape
     basis: Array
     mean: Array
+    head: SequenceHead
     regions: Mapping[Role, Region]
     thresholds: Mapping[Role, Thresholds]
     provenance: Mapping[str, Any]
@@ -102,17 +105,17 @@ class Codebook:
     def detect(self, z: Array, role: Role = "user") -> DetectionResult:
         """Score every place of one window; z is `(tokens, layers, dimensions)`."""
         means, sizes = pool_blocks(z, self.windows.block)
-        return detection.detect(means, sizes, self.regions[role], self.windows)
+        return detection.detect(means, sizes, self.head, _ROLES.index(role), self.windows)
 
     def scan(self, activations: Activations, role: Role = "user") -> DetectionResult:
         """`detect(project(activations))` for hidden states per token, but faster.
 
-        Projecting is linear, so blocks are averaged first and there is a
-        sixteenth of the tokens to project.
+        Projecting is linear, so blocks are averaged first and there are fewer
+        tokens to project.
         """
         means, sizes = pool_blocks(self._stacked(activations), self.windows.block)
         z = project(means, self.basis, self.mean)
-        return detection.detect(z, sizes, self.regions[role], self.windows)
+        return detection.detect(z, sizes, self.head, _ROLES.index(role), self.windows)
 
     def _stacked(self, activations: Activations) -> Array:
         return np.stack([activations[layer] for layer in self.layers], axis=-2)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alarm import DimensionSignal
-from .classifiers import DirectionClassifier, direction_features, sigmoid
+from .head import SequenceHead, sigmoid
 from .profiles import DirectionProfile
 from .projection import roll
 from .results import DetectionResult
@@ -25,40 +25,42 @@ class WindowShape:
     """How text is cut, in tokens.
 
     The model reads `tokens` at a time, with `overlap` tokens seen twice. In
-    there, the mean of every run of `run` blocks of `block` tokens is scored.
+    there, every block of `block` tokens is scored, and `run` blocks together
+    are what the splines describe.
     """
 
     tokens: int = 256
     overlap: int = 64
-    block: int = 16
-    run: int = 4
+    block: int = 4
+    run: int = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What is known of one role: its normal text, and how attacks differ."""
+    """What is known of one role's normal text, and how attacks differ."""
 
     profile: DirectionProfile
     splines: SplineTable
-    classifier: DirectionClassifier
 
 
 def detect(
-    z: Array, sizes: NDArray[np.intp], region: Region, shape: WindowShape
+    z: Array, sizes: NDArray[np.intp], head: SequenceHead, role: int, shape: WindowShape
 ) -> DetectionResult:
-    """Score every run of blocks in one window.
+    """Score one window and each block in it.
 
     z is `(blocks, layers, dimensions)`, the mean of each block of `shape.block`
-    tokens (the last may be shorter), and `sizes` their numbers of tokens.
+    tokens (the last may be shorter), and `sizes` their numbers of tokens. The
+    window's score is that of its worst blocks; the others have less, in
+    proportion to how likely they are a part of the attack.
     """
-    means = roll(z, sizes, shape.run)
-    profile = region.profile
-    features = direction_features(means, profile.centroids, profile.scale)
-    scores = sigmoid(region.classifier.logits(features))
+    windows, blocks = head.logits(z)
+    likely = sigmoid(blocks[:, role])
+    scores = sigmoid(windows[role]) * np.minimum(1, 2 * likely / likely.max())
+    runs = roll(likely[:, None].astype(np.float32), sizes, shape.run)
     return DetectionResult(
-        places=_places(int(sizes.sum()), len(means), shape),
+        places=_places(int(sizes.sum()), len(z), shape),
         scores=np.asarray(scores, dtype=np.float64),
-        z=means[int(np.argmax(scores))],
+        z=roll(z, sizes, shape.run)[int(np.argmax(runs))],
     )
 
 
@@ -87,6 +89,6 @@ def score(
     ]
 
 
-def _places(n_tokens: int, n_runs: int, shape: WindowShape) -> tuple[tuple[int, int], ...]:
-    starts = (shape.block * index for index in range(n_runs))
-    return tuple((start, min(start + shape.block * shape.run, n_tokens)) for start in starts)
+def _places(n_tokens: int, n_blocks: int, shape: WindowShape) -> tuple[tuple[int, int], ...]:
+    starts = (shape.block * index for index in range(n_blocks))
+    return tuple((start, min(start + shape.block, n_tokens)) for start in starts)

@@ -1,7 +1,7 @@
 """The four files of a codebook: reading with every check, and writing.
 
     basis.safetensors    basis_vectors, mean
-    regions.safetensors  per role: profile and classifier arrays
+    regions.safetensors  per role: profile arrays; the head's arrays, per member
     splines.json         per role: knots, coefficients, tail_decay
     config.json          model binding, windows, thresholds, provenance
 
@@ -26,9 +26,9 @@ from ..config import Thresholds
 from ..errors import CodebookError, CodebookFormatError
 from ..model.protocol import ModelIdentity
 from ..model.repository import sha256
-from .classifiers import DirectionClassifier
 from .codebook import Codebook
 from .detection import Region, WindowShape
+from .head import WIDTH, HeadMember, SequenceHead
 from .profiles import DirectionProfile
 from .splines import SplineTable
 
@@ -40,7 +40,7 @@ BASIS, REGIONS, SPLINES, CONFIG = (
     "splines.json",
     "config.json",
 )
-FORMAT = 1
+FORMAT = 2
 
 Array = NDArray[np.float32]
 _T = TypeVar("_T")
@@ -92,7 +92,7 @@ def read(path: Path) -> Codebook:
     )
     for name in (BASIS, REGIONS, SPLINES):
         _check(_sha256(path / name) == config.files.get(name), path / name, "its sha256 differs")
-    basis = _Tensors(path / BASIS)
+    basis, regions = _Tensors(path / BASIS), _Tensors(path / REGIONS)
     layers, dimensions, hidden = len(config.layers), config.n_dimensions, config.hidden_dim
     return Codebook(
         identity=ModelIdentity(
@@ -102,7 +102,8 @@ def read(path: Path) -> Codebook:
         windows=config.windows,
         basis=basis.take("basis_vectors", (layers, dimensions, hidden)),
         mean=basis.take("mean", (layers, hidden)),
-        regions=MappingProxyType(_regions(path, layers, dimensions)),
+        head=_head(regions, layers * dimensions),
+        regions=MappingProxyType(_regions(regions, path / SPLINES, (layers, dimensions))),
         thresholds=MappingProxyType(config.thresholds),
         provenance=MappingProxyType(config.provenance),
     )
@@ -156,14 +157,12 @@ def fetch(repo_id: str, revision: str, *, cache_dir: str | None, local_files_onl
         ) from error
 
 
-def _regions(path: Path, layers: int, dimensions: int) -> dict[Role, Region]:
-    tensors = _Tensors(path / REGIONS)
-    splines = _parse(path / SPLINES, dict[Role, SplineFile])
+def _regions(tensors: _Tensors, path: Path, shape: tuple[int, int]) -> dict[Role, Region]:
+    splines = _parse(path, dict[Role, SplineFile])
     return {
         role: Region(
-            profile=_profile(tensors, role, (layers, dimensions)),
-            splines=_spline_table(splines.get(role), path / SPLINES, layers * dimensions),
-            classifier=_classifier(tensors, role, layers * dimensions),
+            profile=_profile(tensors, role, shape),
+            splines=_spline_table(splines.get(role), path, shape[0] * shape[1]),
         )
         for role in get_args(Role)
     }
@@ -181,6 +180,10 @@ class _Tensors:
             self._tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise CodebookFormatError(f"{path}: cannot be read ({error})") from error
+
+    def members(self) -> int:
+        """How many members of the head there are; at least one."""
+        return max(1, sum(name.endswith(".embed_weight") for name in self._tensors))
 
     def take(self, name: str, shape: tuple[int | None, ...]) -> Array:
         """A finite float32 tensor of this shape (None: any size), not writable."""
@@ -203,15 +206,34 @@ def _profile(tensors: _Tensors, role: Role, shape: tuple[int, int]) -> Direction
     return DirectionProfile(**arrays)
 
 
-def _classifier(tensors: _Tensors, role: Role, inputs: int) -> DirectionClassifier:
-    hidden_weights = tensors.take(f"{role}.hidden_weights", (inputs, None))
-    units = hidden_weights.shape[1]
-    return DirectionClassifier(
-        hidden_weights=hidden_weights,
-        hidden_bias=tensors.take(f"{role}.hidden_bias", (units,)),
-        output_weights=tensors.take(f"{role}.output_weights", (units,)),
-        output_bias=tensors.take(f"{role}.output_bias", (1,)),
-    )
+def _head(tensors: _Tensors, inputs: int) -> SequenceHead:
+    scale = tensors.take("head.scale", (inputs,))
+    if not (scale > 0).all():
+        raise CodebookFormatError("the tensor 'head.scale' has values that are not above 0")
+    members = tuple(_member(tensors, number, inputs) for number in range(tensors.members()))
+    return SequenceHead(scale, members)
+
+
+def _member(tensors: _Tensors, number: int, inputs: int) -> HeadMember:
+    def take(name: str, *shape: int | None) -> Array:
+        return tensors.take(f"head.{number}.{name}", shape)
+
+    embed, query = take("embed_weight", inputs, None), take("query_weight", None, None)
+    units, queries = embed.shape[1], query.shape[1]
+    hidden = take("hidden_weight", (queries + 1) * units, None).shape[1]
+    sizes = {
+        "embed": (inputs, units),
+        "conv1": (WIDTH * units, units),
+        "conv2": (WIDTH * units, units),
+        "own": (units, units),
+        "query": (units, queries),
+        "block": (units, len(get_args(Role))),
+        "hidden": ((queries + 1) * units, hidden),
+        "output": (hidden, len(get_args(Role))),
+    }
+    arrays = {f"{name}_weight": take(f"{name}_weight", *size) for name, size in sizes.items()}
+    arrays |= {f"{name}_bias": take(f"{name}_bias", size[1]) for name, size in sizes.items()}
+    return HeadMember(whole_weight=take("whole_weight", units, units), **arrays)
 
 
 def _spline_table(stored: SplineFile | None, path: Path, dimensions: int) -> SplineTable:
@@ -257,12 +279,16 @@ def _contiguous(tensors: dict[str, Array]) -> dict[str, Array]:
 
 
 def _region_tensors(codebook: Codebook) -> dict[str, Array]:
-    return {
-        f"{role}.{field.name}": getattr(part, field.name)
-        for role, region in codebook.regions.items()
-        for part in (region.profile, region.classifier)
+    parts: dict[str, DirectionProfile | HeadMember] = {
+        role: region.profile for role, region in codebook.regions.items()
+    }
+    parts |= {f"head.{number}": member for number, member in enumerate(codebook.head.members)}
+    tensors = {
+        f"{name}.{field.name}": getattr(part, field.name)
+        for name, part in parts.items()
         for field in fields(part)
     }
+    return {"head.scale": codebook.head.scale, **tensors}
 
 
 def _spline_file(codebook: Codebook, role: Role) -> SplineFile:

@@ -15,8 +15,8 @@ class DetectionResult:
     """Scores of the places of one window of the model.
 
     `places` are token ranges `[start, end)`, `scores` (float64, in [0, 1]) one
-    for each; `z` is the mean z-coordinates `(layers, dimensions)` of the place
-    with the highest score.
+    for each; `z` is the mean z-coordinates `(layers, dimensions)` of the run of
+    places that is most likely a part of an attack.
     """
 
     places: tuple[tuple[int, int], ...]

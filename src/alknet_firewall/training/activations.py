@@ -7,13 +7,13 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
@@ -24,25 +24,41 @@ from ..model.protocol import DetectorModel, Encoding
 from ..windows import window_bounds
 from .data_loader import Example
 
-__all__ = ["Blocks", "extract"]
+__all__ = ["Blocks", "Chunk", "Places", "extract", "read_chunk", "read_places"]
 
 _CHUNK = 1000  # texts stored together
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """One entry for each block of tokens of each text, in order.
+class Places:
+    """Where each block of tokens of each text comes from, in order.
 
-    `states` is `(blocks, layers, hidden)` float16, the mean over the block's
-    tokens; `tokens` how many those are, `injected` how many of them lie in the
-    known injection; `example` and `window` say where the block comes from.
+    `tokens` is how many tokens it has, `injected` how many of them lie in the
+    known injection; `example` and `window` number the text and its window.
     """
 
-    states: NDArray[np.float16]
     tokens: NDArray[np.int32]
     injected: NDArray[np.int32]
     example: NDArray[np.int32]
     window: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks(Places):
+    """Places with their hidden states.
+
+    `states` is `(blocks, layers, hidden)` float16, the mean over the block's tokens.
+    """
+
+    states: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A file of blocks, and the number of its first text."""
+
+    path: Path
+    first: int
 
 
 def extract(
@@ -50,29 +66,40 @@ def extract(
     examples: Sequence[Example],
     shape: WindowShape,
     max_tokens: int,
-    cache: Path | None = None,
-) -> Blocks:
+    cache: Path,
+) -> list[Chunk]:
     """Run the model over the first `max_tokens` of every text.
 
     The same examples give the same arrays: texts are run one window at a time,
-    so that no text's numbers depend on its neighbours. With a `cache`
-    directory, finished chunks are kept there, and an interrupted run goes on
-    where it stopped.
+    so that no text's numbers depend on its neighbours. Finished chunks are
+    kept in `cache`, and an interrupted run goes on where it stopped. They are
+    files because together they do not fit into memory.
     """
     model.load()
-    parts: list[Blocks] = []
+    cache.mkdir(parents=True, exist_ok=True)
+    chunks = []
     with tqdm(desc="extracting activations", unit="text", total=len(examples)) as bar:
         for start in range(0, len(examples), _CHUNK):
-            chunk = examples[start : start + _CHUNK]
-            path = cache / _key(model, chunk, shape, max_tokens) if cache else None
-            blocks = _stored(path) if path else None
-            if blocks is None:
-                blocks = _run(model, chunk, shape, max_tokens, bar)
-                if path:
-                    _store(blocks, path)
-            parts.append(replace(blocks, example=blocks.example + np.int32(start)))
-            bar.update(start + len(chunk) - bar.n)
-    return _joined(parts)
+            texts = examples[start : start + _CHUNK]
+            chunk = Chunk(cache / _key(model, texts, shape, max_tokens), start)
+            if not _is_whole(chunk):
+                _store(_run(model, texts, shape, max_tokens, bar), chunk.path)
+            chunks.append(chunk)
+            bar.update(start + len(texts) - bar.n)
+    return chunks
+
+
+def read_chunk(chunk: Chunk) -> Blocks:
+    """All of a chunk, its texts numbered as in the whole."""
+    blocks = Blocks(**load_file(chunk.path))
+    return replace(blocks, example=blocks.example + np.int32(chunk.first))
+
+
+def read_places(chunk: Chunk) -> Places:
+    """A chunk without its states, which are nearly all of it."""
+    with safe_open(chunk.path, framework="numpy") as file:
+        places = Places(**{field.name: file.get_tensor(field.name) for field in fields(Places)})
+    return replace(places, example=places.example + np.int32(chunk.first))
 
 
 def _run(
@@ -88,11 +115,13 @@ def _run(
         return blocks
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return _joined(list(pool.map(run, enumerate(examples))))
-
-
-def _joined(parts: Sequence[Blocks]) -> Blocks:
-    return Blocks(*(np.concatenate(arrays) for arrays in zip(*map(_fields, parts), strict=True)))
+        parts = list(pool.map(run, enumerate(examples)))
+    return Blocks(
+        **{
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(Blocks)
+        }
+    )
 
 
 def _key(
@@ -102,29 +131,25 @@ def _key(
     inputs = (
         asdict(model.identity),
         model.extraction_layers,
-        asdict(shape),
+        (shape.tokens, shape.overlap, shape.block),
         max_tokens,
         [(example.text, example.injection) for example in examples],
     )
     return f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()}.safetensors"
 
 
-def _stored(path: Path) -> Blocks | None:
+def _is_whole(chunk: Chunk) -> bool:
     try:
-        return Blocks(**load_file(path))
-    except (OSError, SafetensorError, TypeError):
-        return None
+        read_places(chunk)
+    except (OSError, SafetensorError):
+        return False
+    return True
 
 
 def _store(blocks: Blocks, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(asdict(blocks), partial)
     partial.replace(path)
-
-
-def _fields(blocks: Blocks) -> tuple[NDArray[np.generic], ...]:
-    return blocks.states, blocks.tokens, blocks.injected, blocks.example, blocks.window
 
 
 def _blocks_of(
@@ -142,11 +167,11 @@ def _blocks_of(
             injected.append(int(inside[at : at + tokens[-1]].sum()))
             window.append(number)
     return Blocks(
-        np.concatenate(states),
-        np.array(tokens[1:], np.int32),
-        np.array(injected[1:], np.int32),
-        np.full(len(tokens) - 1, index, np.int32),
-        np.array(window[1:], np.int32),
+        tokens=np.array(tokens[1:], np.int32),
+        injected=np.array(injected[1:], np.int32),
+        example=np.full(len(tokens) - 1, index, np.int32),
+        window=np.array(window[1:], np.int32),
+        states=np.concatenate(states),
     )
 
 

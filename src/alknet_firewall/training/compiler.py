@@ -1,7 +1,7 @@
 """Labelled text -> codebook: the one offline step.
 
-    sample and compose ─▶ hidden states ─▶ SVD basis of normal text ─▶ z of every place
-      ─▶ per role: splines, profile, classifier, thresholds ─▶ four files
+    sample and compose ─▶ hidden states ─▶ SVD basis of normal text ─▶ z along every window
+      ─▶ one head; per role: thresholds, splines, profile ─▶ four files
 
 Compiling the same files with the same options twice gives the same bytes.
 """
@@ -10,34 +10,35 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..alarm import Role
 from ..codebook import Codebook
-from ..codebook.detection import WindowShape
+from ..codebook.detection import Region, WindowShape
 from ..codebook.files import write
-from ..codebook.splines import N_KNOTS
+from ..codebook.splines import N_KNOTS, fit_splines
 from ..config import FirewallConfig
 from ..errors import DataError
 from ..model.embedded import DEFAULT_LAYERS, EmbeddedModel
 from ..model.protocol import DetectorModel
-from .activations import Blocks, extract
-from .compose import compose
+from .activations import extract
+from .basis import Basis, fit_basis
+from .compose import ComposeOptions, compose
 from .data_loader import DataFile, Example, load_folder, sample
-from .fitting import fit_role
+from .fitting import Task, fit_head
 from .heads import HeadOptions
-from .places import Rows, place_means
+from .sequences import Rows, Targets, read_sequences, run_means
+from .stats import fit_profile
 
-__all__ = ["CompileOptions", "build", "chosen_examples", "fit_basis", "open_model"]
-
-Array = NDArray[np.float32]
+__all__ = ["CompileOptions", "build", "cache_folder", "chosen_examples", "open_model", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,12 @@ class CompileOptions:
     n_dimensions: int = 256
     rows_per_group: int = 500
     """Rows of each (source, label, role)."""
-    poisoned: int = 5000
-    mixed: int = 2500
-    """Composed documents, with and without an injection."""
+    composed: ComposeOptions = field(default_factory=ComposeOptions)
     max_tokens: int = 512
     """Of each training text; screening has no such limit."""
     windows: WindowShape = field(default_factory=WindowShape)
     head: HeadOptions = field(default_factory=HeadOptions)
-    svd_rows: int = 60_000
+    svd_blocks: int = 60_000
     seed: int = 0
 
 
@@ -102,31 +101,69 @@ def build(
     chosen, files = chosen_examples(data, options)
     rows = Rows.of(chosen)
     _check_classes(rows, data)
-    blocks = extract(model, chosen, options.windows, options.max_tokens, cache)
-    basis, mean = fit_basis(blocks, rows, options)
-    places = place_means(blocks, basis, mean, options.windows)
-    fitted = {
-        role: fit_role(role, places, rows, options.head, options.seed) for role in get_args(Role)
-    }
+    with cache_folder(cache) as folder:
+        task, basis = prepare(model, chosen, rows, options, folder)
+    head, thresholds = fit_head(task)
     codebook = Codebook(
         identity=model.identity,
         layers=tuple(model.extraction_layers),
         windows=options.windows,
-        basis=basis,
-        mean=mean,
-        regions={role: region for role, (region, _) in fitted.items()},
-        thresholds={role: thresholds for role, (_, thresholds) in fitted.items()},
+        basis=basis.vectors,
+        mean=basis.mean,
+        head=head,
+        regions={role: _region(role, task, options) for role in get_args(Role)},
+        thresholds=thresholds,
         provenance=_provenance(files, chosen, options, licences or {}),
     )
     write(codebook, out)
     return codebook
 
 
+def prepare(
+    model: DetectorModel,
+    chosen: Sequence[Example],
+    rows: Rows,
+    options: CompileOptions,
+    cache: Path,
+) -> tuple[Task, Basis]:
+    """Texts to the sequences a head is trained from, and their basis."""
+    chunks = extract(model, chosen, options.windows, options.max_tokens, cache)
+    basis = fit_basis(
+        chunks, ~rows.attack, options.n_dimensions, blocks=options.svd_blocks, seed=options.seed
+    )
+    sequences = read_sequences(chunks, basis)
+    targets = Targets.of(sequences, rows)
+    return Task(sequences, rows, targets, basis.scale, options.head, options.seed), basis
+
+
+@contextmanager
+def cache_folder(cache: Path | None) -> Iterator[Path]:
+    """The cache directory, or one that is gone afterwards."""
+    if cache:
+        yield cache
+    else:
+        with TemporaryDirectory(prefix="alknet-firewall-") as folder:
+            yield Path(folder)
+
+
+def _region(role: Role, task: Task, options: CompileOptions) -> Region:
+    """Splines and profile of the role's normal text, over runs of blocks."""
+    rows, example = task.rows, task.sequences.example
+    mine = (rows.role == role)[example]
+    attack = task.targets.labels[:, 0] > 0
+    normal, hostile = (
+        run_means(task.sequences, mine & chosen, options.windows.run, task.scale)
+        for chosen in (~rows.attack[example], attack)
+    )
+    profile = fit_profile(normal, hostile, options.n_dimensions)
+    return Region(profile, fit_splines(normal.astype(np.float64)))
+
+
 def chosen_examples(data: Path, options: CompileOptions) -> tuple[list[Example], list[DataFile]]:
     """The sampled and composed texts to compile from, and the files they are from."""
     everything, files = load_folder(data)
     sampled = sample(everything, options.rows_per_group, options.seed)
-    composed = compose(sampled, options.poisoned, options.mixed, options.seed)
+    composed = compose(sampled, options.composed, options.seed)
     return sampled + composed, files
 
 
@@ -138,29 +175,6 @@ def _check_classes(rows: Rows, data: Path) -> None:
                 raise DataError(
                     f"{data}: holds fewer than {N_KNOTS} {name} rows of role {role!r}: add some"
                 )
-
-
-def fit_basis(blocks: Blocks, rows: Rows, options: CompileOptions) -> tuple[Array, Array]:
-    """SVD of normal text only: `(layers, dimensions, hidden)` and the mean.
-
-    The sign of each direction is fixed by making its largest entry positive.
-    """
-    from scipy.linalg import svd
-
-    normal = np.flatnonzero(~rows.attack[blocks.example])
-    rng = np.random.default_rng(options.seed)
-    chosen = np.sort(rng.permutation(normal)[: options.svd_rows])
-    bases, means = [], []
-    for layer in range(blocks.states.shape[1]):
-        states = blocks.states[chosen, layer].astype(np.float64)
-        mean = states.mean(axis=0)
-        _, _, directions = svd(states - mean, full_matrices=False)
-        directions = directions[: options.n_dimensions]
-        largest = np.abs(directions).argmax(axis=1)
-        signs = np.sign(directions[np.arange(len(directions)), largest])
-        bases.append(directions * signs[:, None])
-        means.append(mean)
-    return np.stack(bases).astype(np.float32), np.stack(means).astype(np.float32)
 
 
 def _provenance(

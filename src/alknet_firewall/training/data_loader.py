@@ -26,7 +26,8 @@ _TOOL_KINDS = frozenset({"benign_document", "benign_tool_output", "indirect_inje
 class Example:
     """One labelled text. `injection` is the injected string inside `text`, if known.
 
-    A composed text has the source of the document it was made from.
+    A composed text has the kind of composition as its source, in parentheses;
+    `origins` names what it was made from, so that this can be held out.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Example:
     role: Role
     source: str
     injection: str | None = None
+    origins: tuple[str, ...] = ()
     composed: bool = False
 
 

@@ -1,7 +1,12 @@
-"""One role's region and thresholds, from places whose source was held out."""
+"""The head and the thresholds, from sequences of z-coordinates.
+
+Thresholds and probabilities are set on texts whose source was held out: what a
+head says of sources it was trained on is too good (docs/decisions/0011).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,111 +14,132 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..alarm import Role
-from ..codebook.classifiers import DirectionClassifier, direction_features, sigmoid
-from ..codebook.detection import Region
-from ..codebook.profiles import DirectionProfile
-from ..codebook.splines import fit_splines
+from ..codebook.head import HeadMember, SequenceHead, sigmoid
 from ..config import Thresholds
 from . import stats
-from .heads import HeadOptions, fit_classifier, platt
-from .places import Places, Rows, place_labels, place_weights
+from .compose import WRAPPER_FOLDS
+from .heads import Adam, HeadOptions, initial, loss_and_gradients, platt
+from .sequences import ROLES, Rows, Sequences, Targets
 
-__all__ = ["SUSPICIOUS_RATE", "Task", "fit_role", "held_out_logits"]
+__all__ = ["GROUPS", "Task", "fit_head", "held_out_logits", "judge", "thresholds_at"]
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 SUSPICIOUS_RATE, DANGEROUS_RATE = 0.01, 0.001
 
-GROUPS = 10  # more hold out less at a time, and take longer
+GROUPS = 5  # more hold out less at a time, and take longer
+_DRAWN = 8  # batches drawn together and sorted by length, so that little is padded
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One role's classification task: a feature row and a label for every place."""
+    """Everything a head is trained from."""
 
-    role: Role
-    features: Array
-    labels: Array
-    usable: NDArray[np.bool_]
-    places: Places
+    sequences: Sequences
     rows: Rows
-    head: HeadOptions
+    targets: Targets
+    scale: Array
+    options: HeadOptions
     seed: int
 
-    def fit(self, chosen: NDArray[np.bool_]) -> DirectionClassifier:
-        """A classifier trained on the chosen places."""
-        index = np.flatnonzero(chosen)
-        weights = place_weights(self.labels[index], self.places.example[index], self.rows)
-        return fit_classifier(
-            self.features[index], self.labels[index], weights, self.head, self.seed
-        )
+    def train(self, chosen: Mask, steps: int, seed: int) -> HeadMember:
+        """A network trained on the chosen windows."""
+        rng = np.random.default_rng(seed)
+        weights = self.targets.weights(chosen, self.sequences, self.rows)
+        parameters = initial(rng, self.scale.size, self.options)
+        adam = Adam(parameters, self.options, steps)
+        for index in _batches(rng, weights, self.sequences, self.options.batch, steps):
+            share = weights[index] / weights[index].sum(axis=1, keepdims=True) / len(index)
+            batch = self.sequences.batch(index, self.targets, (2 * share).astype(np.float32))
+            adam.update(loss_and_gradients(parameters, batch, self.options, rng)[1])
+        return HeadMember(**parameters)
 
 
-def fit_role(
-    role: Role, places: Places, rows: Rows, head: HeadOptions, seed: int
-) -> tuple[Region, Thresholds]:
-    """Splines and profile of the role's normal text, its classifier, its thresholds."""
-    labels, usable = place_labels(role, places, rows)
-    normal = places.z[(rows.role == role)[places.example] & ~rows.attack[places.example]]
-    profile = _profile(normal, places.z[usable & (labels > 0)])
-    features = direction_features(places.z, profile.centroids, profile.scale)
-    task = Task(role, features, labels, usable, places, rows, head, seed)
+def fit_head(task: Task) -> tuple[SequenceHead, dict[Role, Thresholds]]:
+    """The ensemble, its logits made probabilities, and thresholds for each role."""
     held_out = held_out_logits(task)
-    mine = (rows.role == role) & ~rows.composed
-    slope, offset = platt(held_out[mine], rows.attack[mine])
-    splines = fit_splines(normal.reshape(len(normal), -1).astype(np.float64))
-    region = Region(profile, splines, task.fit(usable).rescaled(slope, offset))
-    return region, _thresholds(sigmoid(slope * held_out[mine] + offset), rows, mine)
+    slopes, offsets, thresholds = [], [], {}
+    for column, role in enumerate(ROLES):
+        mine = (task.rows.role == role) & ~task.rows.composed
+        slope, offset = platt(held_out[mine, column], task.rows.attack[mine])
+        scores = sigmoid(slope * held_out[mine, column] + offset)
+        thresholds[role] = thresholds_at(scores, task.rows.attack[mine], task.rows.source[mine])
+        slopes.append(slope)
+        offsets.append(offset)
+    everything = np.ones(len(task.sequences.start), dtype=bool)
+    members = [
+        task.train(everything, task.options.steps, task.seed + number)
+        for number in tqdm(range(task.options.members), desc="training the head")
+    ]
+    scaled = (member.rescaled(np.array(slopes), np.array(offsets)) for member in members)
+    return SequenceHead(task.scale, tuple(scaled)), thresholds
 
 
 def held_out_logits(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
-    """For each text of the role, its highest logit from a classifier that saw
-    nothing of its source; -inf where there is none.
+    """For each text and role, its highest logit from a head that saw nothing of
+    its source, `(texts, roles)`; -inf where there is none.
 
-    The sources are dealt into `groups`, and one group is held out at a time.
+    The sources are dealt into `groups`, and one group is held out at a time,
+    with every text composed from it. Wrappers are held out in the same way.
     """
-    places, rows = task.places, task.rows
-    logits = np.full(len(rows.attack), -np.inf)
-    mine = rows.role == task.role
-    for sources in tqdm(_groups(task, groups), desc=f"holding out {task.role} sources"):
-        outside = np.isin(rows.origin, sources)[places.example]
-        classifier = task.fit(task.usable & ~outside)
-        judged = np.flatnonzero(outside & mine[places.example])
-        found = classifier.logits(task.features[judged])
-        np.maximum.at(logits, places.example[judged], found)
+    logits = np.full((len(task.rows.attack), len(ROLES)), -np.inf)
+    for group in tqdm(_groups(task.rows, groups), desc="holding out sources"):
+        outside = task.rows.made_from(group)[task.sequences.example]
+        member = task.train(~outside, task.options.held_out_steps, task.seed)
+        judged = np.flatnonzero(outside)
+        found = judge(member, task.sequences, judged)
+        np.maximum.at(logits, task.sequences.example[judged], found)
     return logits
 
 
-def _groups(task: Task, count: int) -> list[list[str]]:
-    """The role's sources, dealt out so that every group gets some with attacks."""
-    rows = task.rows
-    mine = rows.role == task.role
-    attacked = set(rows.origin[mine & rows.attack])
-    sources = sorted(set(rows.origin[mine]), key=lambda source: (source not in attacked, source))
-    count = min(count, len(sources))
-    return [[str(source) for source in sources[start::count]] for start in range(count)]
+def judge(
+    member: HeadMember, sequences: Sequences, chosen: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Logits of the chosen windows, `(windows, roles)`."""
+    logits = [
+        member.logits(sequences.x[sequences.start[w] : sequences.end[w]].astype(np.float32))[0]
+        for w in chosen
+    ]
+    return np.array(logits, dtype=np.float64).reshape(-1, len(ROLES))
 
 
-def _profile(normal: Array, attacks: Array) -> DirectionProfile:
-    shape = normal.shape[1:]
-    a, b = attacks.reshape(len(attacks), -1), normal.reshape(len(normal), -1)
-    columns = a.astype(np.float64), b.astype(np.float64)
-    arrays = (
-        columns[1].mean(axis=0),
-        np.maximum(columns[1].std(axis=0), 1e-6),
-        columns[0].mean(axis=0),
-        stats.cohen_d(*columns),
-        stats.silhouette(*columns),
-    )
-    return DirectionProfile(*(array.reshape(shape).astype(np.float32) for array in arrays))
-
-
-def _thresholds(scores: NDArray[np.floating], rows: Rows, mine: NDArray[np.bool_]) -> Thresholds:
-    """Scores that 1 % and 0.1 % of held-out normal texts exceed, sources equal."""
-    normal = ~rows.attack[mine]
-    benign = np.asarray(scores[normal], dtype=np.float64)
-    weights = stats.equal_source_weights(rows.source[mine][normal], rows.attack[mine][normal])
+def thresholds_at(
+    scores: NDArray[np.floating], attack: Mask, source: NDArray[np.str_]
+) -> Thresholds:
+    """Scores that 1 % and 0.1 % of normal texts exceed, sources equal."""
+    benign = np.asarray(scores[~attack], dtype=np.float64)
+    weights = stats.equal_source_weights(source[~attack], attack[~attack])
     suspicious, dangerous = (
         stats.threshold_at(benign, weights, rate) for rate in (SUSPICIOUS_RATE, DANGEROUS_RATE)
     )
     return Thresholds(suspicious, dangerous)
+
+
+def _groups(rows: Rows, count: int) -> list[list[str]]:
+    """The sources, dealt out so that every group gets some with attacks and some
+    of each role; and the folds of wrappers."""
+    real = ~rows.composed
+    attacked, tools = set(rows.source[real & rows.attack]), set(rows.source[rows.role == "tool"])
+    order = sorted(set(rows.source[real]), key=lambda s: (s not in attacked, s not in tools, s))
+    count = min(count, len(order))
+    folds = [f"wrappers {fold}" for fold in range(WRAPPER_FOLDS)]
+    return [[*map(str, order[i::count]), *folds[i::count]] for i in range(count)]
+
+
+def _batches(
+    rng: np.random.Generator,
+    weights: NDArray[np.float64],
+    sequences: Sequences,
+    size: int,
+    steps: int,
+) -> Iterator[NDArray[np.int64]]:
+    """Windows drawn in proportion to their weight, those of a batch alike in length."""
+    cumulative = np.cumsum(weights.sum(axis=1))
+    lengths = sequences.end - sequences.start
+    for step in range(0, steps, _DRAWN):
+        drawn = np.searchsorted(cumulative, rng.random(_DRAWN * size) * cumulative[-1])
+        drawn = np.minimum(drawn, len(lengths) - 1)
+        parts = np.split(drawn[np.argsort(lengths[drawn], kind="stable")], _DRAWN)
+        for part in rng.permutation(_DRAWN)[: steps - step]:
+            yield parts[part]

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..alarm import Role
-from ..codebook.classifiers import direction_features, sigmoid
+from ..codebook.head import sigmoid
 from ..config import FirewallConfig
-from .activations import extract
-from .compiler import CompileOptions, chosen_examples, fit_basis, open_model
-from .fitting import GROUPS, Task, held_out_logits
+from .compiler import CompileOptions, cache_folder, chosen_examples, open_model, prepare
+from .fitting import GROUPS, held_out_logits
 from .measures import Columns, curves, role_figures, source_figures
-from .places import Places, Rows, place_labels, place_means
+from .sequences import ROLES, Rows
 
 __all__ = ["held_out_figures", "leave_sources_out"]
 
@@ -38,29 +36,16 @@ def leave_sources_out(
     model = open_model(None, None, config)
     examples, _ = chosen_examples(train, options)
     rows = Rows.of(examples)
-    blocks = extract(model, examples, options.windows, options.max_tokens, cache)
-    places = place_means(blocks, *fit_basis(blocks, rows, options), options.windows)
-    scores = np.zeros(len(examples))
-    for role in get_args(Role):
-        mine = rows.role == role
-        scores[mine] = sigmoid(held_out(role, places, rows, options)[mine])
+    with cache_folder(cache) as folder:
+        task, _ = prepare(model, examples, rows, options, folder)
+    logits = held_out_logits(task)
+    column = np.array([ROLES.index(example.role) for example in examples])
+    scores = sigmoid(logits[np.arange(len(examples)), column])
     shown = np.flatnonzero(~rows.composed)
     columns = Columns.of(
         [examples[index] for index in shown], [float(s) for s in scores[shown]], [0] * len(shown)
     )
     return {"groups": GROUPS, **held_out_figures(columns)}
-
-
-def held_out(
-    role: Role, places: Places, rows: Rows, options: CompileOptions
-) -> NDArray[np.float64]:
-    """A logit for each text, from a classifier that was fitted without its source."""
-    labels, usable = place_labels(role, places, rows)
-    normal = places.z[(rows.role == role)[places.example] & ~rows.attack[places.example]]
-    scale = np.maximum(normal.std(axis=0), 1e-6)
-    features = direction_features(places.z, normal.mean(axis=0), scale)
-    task = Task(role, features, labels, usable, places, rows, options.head, options.seed)
-    return held_out_logits(task, GROUPS)
 
 
 def held_out_figures(rows: Columns) -> dict[str, Any]:

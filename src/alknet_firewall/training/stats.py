@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codebook.profiles import DirectionProfile
+
 __all__ = [
     "auc",
     "cohen_d",
     "equal_source_weights",
+    "fit_profile",
     "pooled_std",
     "silhouette",
     "threshold_at",
@@ -54,6 +57,21 @@ def _widths(points: Array, own: Array, other: Array) -> Array:
     return np.asarray(
         np.divide(outer - inner, largest, out=np.zeros_like(points), where=largest > 0)
     )
+
+
+def fit_profile(
+    normal: NDArray[np.float32], hostile: NDArray[np.float32], dimensions: int
+) -> DirectionProfile:
+    """The profile of two samples `(rows, layers * dimensions)`."""
+    a, b = hostile.astype(np.float64), normal.astype(np.float64)
+    arrays = (
+        b.mean(axis=0),
+        np.maximum(b.std(axis=0), 1e-6),
+        a.mean(axis=0),
+        cohen_d(a, b),
+        silhouette(a, b),
+    )
+    return DirectionProfile(*(array.reshape(-1, dimensions).astype(np.float32) for array in arrays))
 
 
 def equal_source_weights(sources: NDArray[np.str_], labels: NDArray[np.bool_]) -> Array:
