@@ -221,12 +221,17 @@ def test_many_streams_at_once() -> None:
 
     def script(connection: socket.socket) -> None:
         connection.sendall(SSE + chunk(EVENT))
-        barrier.wait(60)
+        barrier.wait(250)
         connection.sendall(chunk(EVENT) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
-    with between(script, read_timeout=120, screen_timeout=60) as (url, upstream):
-        with ThreadPoolExecutor(STREAMS) as pool:
-            asked = [pool.submit(ask, url, 120) for _ in range(STREAMS)]
+    patient = {"read_timeout": 250.0, "screen_timeout": 250.0, "max_queue": STREAMS}
+    with between(script, **patient) as (url, upstream):
+        limits = httpx.Limits(max_connections=None)
+        with (
+            httpx.Client(trust_env=False, timeout=250, limits=limits) as client,
+            ThreadPoolExecutor(STREAMS) as pool,
+        ):
+            asked = [pool.submit(client.post, url + CHAT, json=BODY) for _ in range(STREAMS)]
             _until(lambda: upstream.open == STREAMS)
             barrier.set()
             answers = [item.result() for item in asked]
@@ -251,7 +256,7 @@ def test_a_client_that_leaves_frees_the_upstream() -> None:
 
 
 def _until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.02)
