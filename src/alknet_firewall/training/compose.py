@@ -49,13 +49,15 @@ class ComposeOptions:
     """Ordinary requests that stand alone where a tool's answer should."""
     pieces: int = 5_000
     """A few sentences of a document: a short text is not yet an instruction."""
+    framed: int = 3_000
+    """Ordinary requests in the set-ups that people use for jailbreaks."""
     written: bool = True
     """Take the written attacks and hard negatives as they are, too."""
 
     @classmethod
     def none(cls) -> ComposeOptions:
         """Nothing at all: a start for a few."""
-        return cls(0, 0, 0, 0, 0, 0, 0, written=False)
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, written=False)
 
 
 def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> list[Example]:
@@ -75,6 +77,7 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
         (options.joined, bool(stock.prompts), _joined),
         (options.requests, bool(stock.requests), _request_alone),
         (options.pieces, bool(stock.documents), _piece),
+        (options.framed, bool(stock.requests), _framed),
     ]
     made = [make(rng, stock) for count, possible, make in kinds if possible for _ in range(count)]
     return [*made, *_written_attacks(rng), *_hard_negatives()] if options.written else made
@@ -176,6 +179,12 @@ def _piece(rng: random.Random, stock: _Stock) -> Example:
     if rng.random() < 0.25:
         text, _ = dress(rng, text, None)
     return _made(text, "pieces", [carrier])
+
+
+def _framed(rng: random.Random, stock: _Stock) -> Example:
+    request = rng.choice(stock.requests)
+    text = rng.choice(load("frames")["frames"]).replace("{request}", request.text)
+    return _made(text, "framed", [request], kind="benign_hard_negative", role="user")
 
 
 def _in_document(rng: random.Random, carrier: str, foreign: str) -> tuple[str, str]:
@@ -290,9 +299,13 @@ def _filled(text: str, number: int, rng: random.Random | None) -> str:
 
 def _hard_negatives() -> list[Example]:
     kinds = {"user": "benign_hard_negative", "tool": "benign_document"}
-    return [
-        _made(text, "hard negatives", [], kind=kinds[role], role=role)
+    written = [
+        (role, text)
         for role, families in load("hard_negatives").items()
         for texts in families.values()
         for text in texts
+    ]
+    written += [("user", text) for text in load("frames")["prompts"]]
+    return [
+        _made(text, "hard negatives", [], kind=kinds[role], role=role) for role, text in written
     ]

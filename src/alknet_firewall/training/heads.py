@@ -35,8 +35,8 @@ class HeadOptions:
     units: int = 64
     queries: int = 4
     hidden: int = 64
-    steps: int = 1500
-    held_out_steps: int = 700
+    steps: int = 3000
+    held_out_steps: int = 1200
     """Steps of the heads that only set thresholds."""
     batch: int = 96
     learning_rate: float = 2e-3
