@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alknet_firewall.codebook.head import ROLES
 from alknet_firewall.config import FirewallConfig
 from alknet_firewall.training import stats
 from alknet_firewall.training.compiler import CompileOptions, chosen_examples, open_model, prepare
 from alknet_firewall.training.fitting import SUSPICIOUS_RATE, Task, held_out_logits
-from alknet_firewall.training.sequences import ROLES, Rows, Sequences
+from alknet_firewall.training.sequences import Rows, Sequences
 
 Mask = NDArray[np.bool_]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ..errors import CodebookMismatchError
 from ..model.protocol import Activations, ModelIdentity
 from . import detection
 from .detection import Region, WindowShape
-from .head import SequenceHead
+from .head import ROLES, SequenceHead
 from .projection import pool_blocks, project
 from .results import DetectionResult
 
@@ -24,7 +24,6 @@ __all__ = ["Codebook"]
 
 Array = NDArray[np.float32]
 
-_ROLES: tuple[Role, ...] = get_args(Role)
 _BUNDLED = Path(__file__).parent.parent / "data" / "codebook"
 
 
@@ -105,7 +104,7 @@ class Codebook:
     def detect(self, z: Array, role: Role = "user") -> DetectionResult:
         """Score every place of one window; z is `(tokens, layers, dimensions)`."""
         means, sizes = pool_blocks(z, self.windows.block)
-        return detection.detect(means, sizes, self.head, _ROLES.index(role), self.windows)
+        return detection.detect(means, sizes, self.head, ROLES.index(role), self.windows)
 
     def scan(self, activations: Activations, role: Role = "user") -> DetectionResult:
         """`detect(project(activations))` for hidden states per token, but faster.
@@ -115,7 +114,7 @@ class Codebook:
         """
         means, sizes = pool_blocks(self._stacked(activations), self.windows.block)
         z = project(means, self.basis, self.mean)
-        return detection.detect(z, sizes, self.head, _ROLES.index(role), self.windows)
+        return detection.detect(z, sizes, self.head, ROLES.index(role), self.windows)
 
     def _stacked(self, activations: Activations) -> Array:
         return np.stack([activations[layer] for layer in self.layers], axis=-2)

@@ -28,7 +28,7 @@ from ..model.protocol import ModelIdentity
 from ..model.repository import sha256
 from .codebook import Codebook
 from .detection import Region, WindowShape
-from .head import WIDTH, HeadMember, SequenceHead
+from .head import ROLES, WIDTH, HeadMember, SequenceHead
 from .profiles import DirectionProfile
 from .splines import SplineTable
 
@@ -227,9 +227,9 @@ def _member(tensors: _Tensors, number: int, inputs: int) -> HeadMember:
         "conv2": (WIDTH * units, units),
         "own": (units, units),
         "query": (units, queries),
-        "block": (units, len(get_args(Role))),
+        "block": (units, len(ROLES)),
         "hidden": ((queries + 1) * units, hidden),
-        "output": (hidden, len(get_args(Role))),
+        "output": (hidden, len(ROLES)),
     }
     arrays = {f"{name}_weight": take(f"{name}_weight", *size) for name, size in sizes.items()}
     arrays |= {f"{name}_bias": take(f"{name}_bias", size[1]) for name, size in sizes.items()}

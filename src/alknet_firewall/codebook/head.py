@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..alarm import Role
 from .projection import product
 
-__all__ = ["WIDTH", "HeadMember", "SequenceHead", "features", "sigmoid", "silu"]
+__all__ = ["ROLES", "WIDTH", "HeadMember", "SequenceHead", "features", "sigmoid", "silu"]
 
 Array = NDArray[np.float32]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+"""The order of the outputs."""
 
 WIDTH = 5
 """Blocks that a convolution sees."""

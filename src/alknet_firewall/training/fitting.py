@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..alarm import Role
-from ..codebook.head import HeadMember, SequenceHead, sigmoid
+from ..codebook.head import ROLES, HeadMember, SequenceHead, sigmoid
 from ..config import Thresholds
 from . import stats
 from .compose import WRAPPER_FOLDS
 from .heads import Adam, HeadOptions, initial, loss_and_gradients, platt
-from .sequences import ROLES, Rows, Sequences, Targets
+from .sequences import Rows, Sequences, Targets
 
 __all__ = ["GROUPS", "Task", "fit_head", "held_out_logits", "judge", "thresholds_at"]
 

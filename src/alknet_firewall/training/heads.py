@@ -8,21 +8,27 @@ holds both against each other and against finite differences.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ..alarm import Role
-from ..codebook.head import WIDTH, HeadMember, member_names, neighbours, sigmoid, silu, softmax
+from ..codebook.head import (
+    ROLES,
+    WIDTH,
+    HeadMember,
+    member_names,
+    neighbours,
+    sigmoid,
+    silu,
+    softmax,
+)
 
 __all__ = ["Batch", "HeadOptions", "Parameters", "initial", "loss_and_gradients", "platt"]
 
 Array = NDArray[np.float32]
 Parameters = dict[str, Array]
 
-ROLES = len(get_args(Role))
 _MASKED = np.float32(-1e4)
 
 
@@ -75,9 +81,9 @@ def initial(rng: np.random.Generator, inputs: int, options: HeadOptions) -> Para
         "own_weight": (u, u),
         "whole_weight": (u, u),
         "query_weight": (u, q),
-        "block_weight": (u, ROLES),
+        "block_weight": (u, len(ROLES)),
         "hidden_weight": ((q + 1) * u, hidden),
-        "output_weight": (hidden, ROLES),
+        "output_weight": (hidden, len(ROLES)),
     }
     parameters: Parameters = {}
     for name, shape in shapes.items():

@@ -14,12 +14,12 @@ from typing import Any, get_args
 import numpy as np
 
 from ..alarm import Role
-from ..codebook.head import sigmoid
+from ..codebook.head import ROLES, sigmoid
 from ..config import FirewallConfig
 from .compiler import CompileOptions, cache_folder, chosen_examples, open_model, prepare
 from .fitting import GROUPS, held_out_logits
 from .measures import Columns, curves, role_figures, source_figures
-from .sequences import ROLES, Rows
+from .sequences import Rows
 
 __all__ = ["held_out_figures", "leave_sources_out"]
 

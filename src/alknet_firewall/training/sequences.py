@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..alarm import Role
-from ..codebook.head import features
+from ..codebook.head import ROLES, features
 from ..codebook.projection import project
 from .activations import Chunk, read_chunk, read_places
 from .basis import Basis
 from .data_loader import Example
 from .heads import Batch
 
-__all__ = ["ROLES", "Rows", "Sequences", "Targets", "read_sequences", "run_means"]
+__all__ = ["Rows", "Sequences", "Targets", "read_sequences", "run_means"]
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
