@@ -8,7 +8,7 @@ fetches, and are screened as the text that they are, and counted.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 __all__ = ["Kind", "is_hosted_tool", "is_tokens", "opaque_kind", "reference_kind"]
 
@@ -116,6 +116,3 @@ def is_hosted_tool(tool: object) -> bool:
     """Whether a tool definition is of a type that the client does not run itself."""
     kind = cast("dict[str, Any]", tool).get("type", "custom") if isinstance(tool, dict) else None
     return isinstance(kind, str) and kind not in ("function", "custom", "namespace")
-
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
