@@ -1,0 +1,146 @@
+"""An upstream behind TLS, with certificates of its own authority, and over HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+from hypercorn.asyncio import serve
+from hypercorn.config import Config as Settings
+from starlette.types import Receive, Scope, Send
+
+from alknet_firewall.config import Config, UpstreamConfig
+from alknet_firewall.proxy.app import create_app
+from alknet_firewall.proxy.echo import create_echo_app
+from alknet_firewall.proxy.server import running
+
+from ..proxy.fakes import ATTACK, FakeFirewall
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Secure:
+    """The echo behind TLS; notes in which version of HTTP it was asked."""
+
+    port: int
+    ca_file: str
+    versions: list[str] = field(default_factory=list)
+    connections: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._echo = create_echo_app()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.versions.append(scope["http_version"])
+            self.connections.add(scope["client"][1])
+        await self._echo(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    own = authority.issue_cert("localhost")
+    own.private_key_and_cert_chain_pem.write_to_path(folder / "own.pem")
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = Secure(listener.getsockname()[1], str(folder / "ca.pem"))
+    with _served(app, listener.detach(), str(folder / "own.pem")):  # it closes the socket
+        yield app
+
+
+@contextmanager
+def _served(app: Secure, listener: int, certificate: str) -> Iterator[None]:
+    settings = Settings()
+    settings.bind = [f"fd://{listener}"]
+    settings.certfile = settings.keyfile = certificate
+    settings.errorlog = None  # it would show the handshakes that are meant to fail
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    with contextlib.closing(loop):
+        serving = serve(app, settings, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+        thread = threading.Thread(target=loop.run_until_complete, args=(serving,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+
+@contextmanager
+def between(secure: Secure, host: str = "localhost", **options: object) -> Iterator[httpx.Client]:
+    """A client of a proxy in front of it."""
+    upstream = UpstreamConfig("secure", f"https://{host}:{secure.port}/v1", **options)  # type: ignore[arg-type]
+    secure.versions.clear()
+    secure.connections.clear()
+    with (
+        running(create_app(Config(upstream=(upstream,)), FakeFirewall())) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
+    ):
+        yield client
+
+
+def asked(client: httpx.Client, text: str = "hello", stream: bool = False) -> httpx.Response:
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": stream}
+    return client.post(CHAT, json=body)
+
+
+@pytest.mark.parametrize(("http2", "version"), [(False, "1.1"), (True, "2")])
+def test_an_authority_of_ones_own(secure: Secure, http2: bool, version: str) -> None:
+    with between(secure, ca_file=secure.ca_file, http2=http2) as client:
+        assert asked(client).json()["choices"][0]["message"]["content"] == "echo: hello"
+        streamed = asked(client, stream=True)
+        assert asked(client, ATTACK).status_code == 400
+        assert client.get("/v1/models").status_code == 200
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert secure.versions == [version] * 3
+    assert len(secure.connections) == 1  # one connection for all
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_an_unknown_authority_is_not_believed(secure: Secure, http2: bool) -> None:
+    with between(secure, http2=http2) as client:
+        answer = asked(client)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_unreachable"
+    assert secure.versions == []
+
+
+def test_another_authority_is_not_believed(secure: Secure, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    with between(secure, ca_file=str(other)) as client:
+        assert asked(client).status_code == 502
+    assert secure.versions == []
+
+
+def test_a_certificate_for_another_name_is_not_believed(secure: Secure) -> None:
+    with between(secure, host="127.0.0.1", ca_file=secure.ca_file) as client:
+        assert asked(client).status_code == 502
+    assert secure.versions == []
+
+
+def test_many_requests_share_a_connection_over_http2(secure: Secure) -> None:
+    with (
+        between(secure, ca_file=secure.ca_file, http2=True) as client,
+        ThreadPoolExecutor(20) as pool,
+    ):
+        asked(client)
+        answers = [*pool.map(lambda number: asked(client, f"number {number}"), range(20))]
+    said = {answer.json()["choices"][0]["message"]["content"] for answer in answers}
+    assert said == {f"echo: number {number}" for number in range(20)}
+    assert secure.versions == ["2"] * 21
+    assert len(secure.connections) == 1
