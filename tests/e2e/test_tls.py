@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,35 +17,63 @@ import pytest
 import trustme
 from hypercorn.asyncio import serve
 from hypercorn.config import Config as Settings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from alknet_firewall.config import Config, UpstreamConfig
 from alknet_firewall.proxy.app import create_app
-from alknet_firewall.proxy.echo import create_echo_app
+from alknet_firewall.proxy.echo import create_echo_app, echo_chat
 from alknet_firewall.proxy.server import running
 
 from ..proxy.fakes import ATTACK, FakeFirewall
 
 CHAT = "/v1/chat/completions"
+BLOCK = b"tick " * 10_000
 
 
 @dataclass
 class Secure:
-    """The echo behind TLS; notes in which version of HTTP it was asked."""
+    """The echo behind TLS; notes in which version of HTTP it was asked.
+
+    The model `endless` talks until it is left, `flood` talks a lot, `long` 50 MB.
+    """
 
     port: int
     ca_file: str
     versions: list[str] = field(default_factory=list)
     connections: set[int] = field(default_factory=set)
+    left: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released for each answer of these that has ended."""
 
     def __post_init__(self) -> None:
-        self._echo = create_echo_app()
+        routes = [
+            Route(CHAT, self._chat, methods=["POST"]),
+            Mount("/", create_echo_app()),
+        ]
+        self._app = Starlette(routes=routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self.versions.append(scope["http_version"])
             self.connections.add(scope["client"][1])
-        await self._echo(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    async def _chat(self, request: Request) -> Response:
+        model = (await request.json())["model"]
+        if model not in ("endless", "flood", "long"):
+            return await echo_chat(request)
+        return StreamingResponse(self._said(model), media_type="text/plain")
+
+    async def _said(self, model: str) -> AsyncIterator[bytes]:
+        try:
+            for _ in range(1_000 if model == "long" else 1_000_000):
+                yield b"tick " if model == "endless" else BLOCK
+                await asyncio.sleep(0.02 if model == "endless" else 0)
+        finally:
+            self.left.release()
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +161,37 @@ def test_a_certificate_for_another_name_is_not_believed(secure: Secure) -> None:
     assert secure.versions == []
 
 
-def test_many_requests_share_a_connection_over_http2(secure: Secure) -> None:
+def test_many_requests_at_once_over_http2(secure: Secure) -> None:
     with (
         between(secure, ca_file=secure.ca_file, http2=True) as client,
         ThreadPoolExecutor(20) as pool,
     ):
-        asked(client)
-        answers = [*pool.map(lambda number: asked(client, f"number {number}"), range(20))]
+        answers = [*pool.map(lambda number: asked(client, f"number {number}"), range(150))]
     said = {answer.json()["choices"][0]["message"]["content"] for answer in answers}
-    assert said == {f"echo: number {number}" for number in range(20)}
-    assert secure.versions == ["2"] * 21
-    assert len(secure.connections) == 1
+    assert said == {f"echo: number {number}" for number in range(150)}
+    assert secure.versions == ["2"] * 150
+    assert len(secure.connections) <= 20  # they are kept for the next
+
+
+def test_a_client_that_leaves_ends_its_call_over_http2(secure: Secure) -> None:
+    body = {"model": "endless", "messages": [{"role": "user", "content": "hello"}]}
+    with between(secure, ca_file=secure.ca_file, http2=True) as client:
+        for _ in range(2):
+            with client.stream("POST", CHAT, json=body) as answer:
+                next(answer.iter_raw())
+            assert secure.left.acquire(timeout=20)
+        assert asked(client).status_code == 200
+
+
+def test_a_client_that_does_not_read_holds_up_nobody_else_over_http2(secure: Secure) -> None:
+    flood, long = (
+        {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+        for model in ("flood", "long")
+    )
+    with (
+        between(secure, ca_file=secure.ca_file, http2=True) as client,
+        client.stream("POST", CHAT, json=flood) as answer,
+    ):
+        next(answer.iter_raw())
+        # More than the 16 MB that a connection takes before somebody reads them.
+        assert len(client.post(CHAT, json=long).content) == 1_000 * len(BLOCK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import httpx
 
 from ..config import Config
 from ..errors import ConfigError, RequestError
+from .connections import connect, timeouts
 from .options import ProxyConfig, UpstreamConfig
 from .relay import Relay, as_upstream_error
 from .routes import Api
@@ -111,7 +111,7 @@ class Upstream:
         self._base = _base_url(config)
         self._proxy = proxy
         self._telemetry = telemetry
-        self._client = _http_client(config, proxy, self._base, transport)
+        self._client = connect(config, proxy, self._base, transport)
         self._calls = 0
         self._retired = False
 
@@ -163,7 +163,7 @@ class Upstream:
             self._target(request.target, request.query),
             headers=[*request.headers, *traced],
             content=request.content,
-            extensions={"timeout": self._client.timeout.as_dict()},
+            extensions={"timeout": timeouts(self._proxy).as_dict()},
         )
 
     def _target(self, target: str, query: bytes) -> httpx.URL:
@@ -190,43 +190,6 @@ class Upstream:
 
 
 _PORTS = {"http": 80, "https": 443}
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def _http_client(
-    config: UpstreamConfig,
-    proxy: ProxyConfig,
-    base: httpx.URL,
-    transport: httpx.AsyncBaseTransport | None,
-) -> httpx.AsyncClient:
-    try:
-        return httpx.AsyncClient(
-            transport=transport,
-            verify=_authorities(config),
-            http2=config.http2,
-            # Reading is timed by us: the first byte and the others differ.
-            timeout=httpx.Timeout(proxy.read_timeout, connect=proxy.connect_timeout, read=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            # HTTPS_PROXY and the like, but never on the way to this machine.
-            trust_env=base.host not in _LOOPBACK,
-        )
-    except ImportError:
-        raise ConfigError(
-            f"upstream.{config.name}.http2: needs the package h2: "
-            "pip install 'alknet-firewall[http2]'"
-        ) from None
-
-
-def _authorities(config: UpstreamConfig) -> ssl.SSLContext | bool:
-    if config.ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=config.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"upstream.{config.name}.ca_file: {config.ca_file} cannot be read as certificates "
-            f"({error.strerror or type(error).__name__})"
-        ) from error
 
 
 def _credential(config: UpstreamConfig, environ: Mapping[str, str]) -> tuple[str, str] | None:
