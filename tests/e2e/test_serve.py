@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
+from .processes import children, connected_to, lives, serving, until, wait_until_ready
 from .test_openai_client import INJECTION, QUESTION
 from .upstream import Upstream
 
 
-@contextmanager
-def _serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "alknet_firewall", "serve", "--port", str(port), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield f"http://127.0.0.1:{port}", process
-        finally:
-            process.kill()
-
-
-def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/readyz", trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("the proxy did not become ready")
-
-
 def test_serve_command(upstream: Upstream) -> None:
-    with _serving("--upstream", f"{upstream.url}/v1") as (url, process):
-        _wait_until_ready(url)
+    with serving("--upstream", f"{upstream.url}/v1") as (url, process):
+        wait_until_ready(url)
         statuses = [
             httpx.post(
                 f"{url}/v1/chat/completions",
@@ -74,19 +48,19 @@ def test_workers_are_replaced_and_read_the_configuration_again(
 ) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(f'[proxy]\nupstream = "{upstream.url}/v1"\n', encoding="utf-8")
-    with _serving("--config", str(file), "--workers", "2") as (url, process):
-        _wait_until_ready(url)
+    with serving("--config", str(file), "--workers", "2") as (url, process):
+        wait_until_ready(url)
         assert _ask(url, "tool", INJECTION) == 400
-        workers = _children(process.pid)
+        workers = children(process.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        _until(lambda: len({*_children(process.pid)} - {workers[0]}) == 2)
-        _wait_until_ready(url)
+        until(lambda: len({*children(process.pid)} - {workers[0]}) == 2)
+        wait_until_ready(url)
         assert _ask(url, "user", QUESTION) == 200
         with file.open("a", encoding="utf-8") as more:
             more.write('[policy]\nmode = "shadow"\n')
         process.send_signal(signal.SIGHUP)
-        _until(lambda: _ask(url, "tool", INJECTION) == 200)
+        until(lambda: _ask(url, "tool", INJECTION) == 200)
         process.send_signal(signal.SIGTERM)
         _, logged = process.communicate(timeout=40)
     assert process.returncode == 0
@@ -94,29 +68,55 @@ def test_workers_are_replaced_and_read_the_configuration_again(
     assert "Traceback" not in logged
 
 
-def _children(pid: int) -> list[int]:
-    """The workers of a process; the helper that multiprocessing starts is none."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-            command = entry.with_name("cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z" and b"spawn_main" in command:
-            found.append(int(entry.parent.name))
-    return found
+def test_a_worker_that_is_killed_takes_only_its_own_streams(upstream: Upstream) -> None:
+    body = {"model": "endless", "messages": [{"role": "user", "content": QUESTION}]}
+    with (
+        serving("--upstream", f"{upstream.url}/v1", "--workers", "2") as (url, process),
+        httpx.Client(trust_env=False) as client,
+        ExitStack() as open_streams,
+    ):
+        until(lambda: len(children(process.pid)) == 2)
+        wait_until_ready(url)
+        workers = children(process.pid)
+
+        def stream() -> tuple[int, Iterator[bytes]]:
+            asked = client.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60)
+            answer = open_streams.enter_context(asked)
+            words = answer.iter_raw()
+            assert b"tick" in next(words)
+            _, port = answer.extensions["network_stream"].get_extra_info("client_addr")
+            return connected_to(workers, port), words
+
+        killed, broken = stream()
+        os.kill(killed, signal.SIGSTOP)  # so that the other one takes the next
+        other, unbroken = stream()
+        os.kill(killed, signal.SIGCONT)
+        assert other != killed
+        os.kill(killed, signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            for _ in broken:
+                pass
+        assert upstream.cancelled.wait(20)
+        for _ in range(20):
+            assert b"tick" in next(unbroken)
+        assert _ask(url, "user", QUESTION) == 200
+        until(lambda: len({*children(process.pid)} - {killed}) == 2)
+        assert process.poll() is None
 
 
-def _until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def test_workers_end_with_a_parent_that_is_killed(upstream: Upstream) -> None:
+    with serving("--upstream", f"{upstream.url}/v1", "--workers", "2") as (url, process):
+        until(lambda: len(children(process.pid)) == 2)
+        wait_until_ready(url)
+        workers = children(process.pid)
+        process.kill()
+        until(lambda: not any(lives(pid) for pid in workers))
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz", trust_env=False)
 
 
 def test_serve_without_an_upstream_says_what_to_do() -> None:
-    with _serving() as (_, process):
+    with serving() as (_, process):
         _, logged = process.communicate(timeout=20)
     assert process.returncode == 2
     assert "--upstream" in logged

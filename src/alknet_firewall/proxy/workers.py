@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,15 @@ def supervise(source: Source, listener: socket.socket, workers: int) -> None:
 def _run(source: Source, listener: socket.socket) -> None:
     config = source.load()
     configure_logging(config.telemetry.log_format, config.telemetry.log_level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     work(source, listener)
+
+
+def _end_with_parent() -> None:
+    """End gracefully when the parent has been killed, so that another can have its address."""
+    if parent := multiprocessing.parent_process():
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
