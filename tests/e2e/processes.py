@@ -28,7 +28,7 @@ def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 def wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"{url}/readyz", trust_env=False).is_success:
@@ -62,7 +62,7 @@ def lives(pid: int) -> bool:
 
 
 def until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.2)
