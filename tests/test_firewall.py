@@ -164,6 +164,15 @@ def test_past_the_cap_is_an_error_and_never_a_cut() -> None:
     assert caught.value.tokens >= 50
 
 
+@pytest.mark.parametrize(
+    "text", ["", "three small words", "\ud800 \x04 \U00050000 naïve 日本", "e\u0301" * 50]
+)
+def test_tokens_are_counted_as_they_are_screened(firewall: Firewall, text: str) -> None:
+    tokens = firewall.count_tokens(text)
+    assert tokens == firewall.screen(text).tokens
+    assert tokens <= 4 * len(text)  # the proxy relies on it
+
+
 def test_what_is_not_a_text_or_a_role_is_refused(firewall: Firewall) -> None:
     with pytest.raises(ScreeningError, match="bytes"):
         firewall.screen(b"abc")  # type: ignore[arg-type]

@@ -96,6 +96,15 @@ class Firewall:
         """`screen` in a worker thread, for code that must not block its loop."""
         return await asyncio.to_thread(self.screen, text, role, thresholds=thresholds)
 
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text, as `Alarm.tokens` counts them, without screening it."""
+        return len(self._load()[0].encode(readable(text)).ids)
+
+    @property
+    def config(self) -> FirewallConfig:
+        """What it was constructed with."""
+        return self._config
+
     @property
     def codebook(self) -> Codebook:
         """The codebook in use, loaded if it was not."""

@@ -36,6 +36,9 @@ class FakeFirewall:
     def screen_many(self, items: Iterable[tuple[str, Role]]) -> list[Alarm]:
         return [self._screen(text, role) for text, role in items]
 
+    def count_tokens(self, text: str) -> int:
+        return 3
+
     def _screen(self, text: str, role: Role) -> Alarm:
         if text.startswith("Ignore all previous"):
             return alarm(AlarmLevel.DANGEROUS, role)

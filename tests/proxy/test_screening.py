@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from alknet_firewall.errors import ScreeningError
+from alknet_firewall.errors import RequestError, ScreeningError
 from alknet_firewall.proxy.content import Content
 from alknet_firewall.proxy.leaves import Untrusted
 from alknet_firewall.proxy.policy import Context, Verdict
@@ -59,6 +59,42 @@ async def test_abandoned_work_stops_at_the_next_batch(length: int) -> None:
         await screen(screener, texts(100, length), screen_timeout=0.1)
     await anyio.sleep(1)
     assert len(slow.seen) < 70
+
+
+class Counting(FakeFirewall):
+    """A token for each character."""
+
+    def count_tokens(self, text: str) -> int:
+        if self.error:
+            raise self.error
+        return len(text)
+
+
+async def test_too_many_tokens_are_refused_before_any_is_screened() -> None:
+    counting = Counting()
+    screener = await prepared(counting)
+    with pytest.raises(RequestError, match="limit is 100") as caught:
+        await screen(screener, texts(3, length=40), max_request_tokens=100)
+    assert (caught.value.status, caught.value.code) == (413, "too_many_tokens")
+    assert counting.seen == []
+    await screen(screener, texts(3, length=33), max_request_tokens=100)
+    assert len(counting.seen) == 3
+
+
+async def test_what_is_remembered_counts_as_well() -> None:
+    counting = Counting()
+    screener = await prepared(counting)
+    await screen(screener, texts(40, length=1))  # 3 tokens each, says the alarm
+    more = [*texts(40, length=1), Untrusted("tool", "messages[40].content", "yyyyy")]
+    with pytest.raises(RequestError, match="125 tokens or more"):
+        await screen(screener, more, max_request_tokens=124)
+    assert ("yyyyy", "tool") not in counting.seen
+
+
+async def test_a_text_that_cannot_be_counted_is_not_screened() -> None:
+    screener = await prepared(Counting(error=ValueError("hush hush")))
+    with pytest.raises(ScreeningError, match="unexpected ValueError"):
+        await screen(screener, texts(3, length=40), max_request_tokens=100)
 
 
 async def test_a_request_waits_until_the_detector_is_loaded() -> None:

@@ -33,12 +33,16 @@ _KNOWN_ATTACK = (
 )
 _KNOWN_HARMLESS = "What is the capital of France?"
 
+# At most: the tokenizer's vocabulary holds every byte, and UTF-8 has four of one.
+_TOKENS_OF_A_CHARACTER = 4
+
 
 class Detector(Protocol):
-    """What the proxy needs of `alknet_firewall.firewall.Firewall`; both block."""
+    """What the proxy needs of `alknet_firewall.firewall.Firewall`; all of it blocks."""
 
     def preload(self) -> None: ...
     def screen_many(self, items: Iterable[tuple[str, Role]]) -> list[Alarm]: ...
+    def count_tokens(self, text: str) -> int: ...
 
 
 class Screener:
@@ -80,8 +84,9 @@ class Screener:
 
     def _self_test(self) -> str | None:
         self._detector.preload()
-        codebook = getattr(self._detector, "codebook", None)
-        self._cache.bind(digest((codebook, self._config.firewall)))
+        # Its own settings: it need not have been made with those of the proxy.
+        settings = getattr(self._detector, "config", self._config.firewall)
+        self._cache.bind(digest((getattr(self._detector, "codebook", None), settings)))
         attack, harmless = self._detector.screen_many(
             [(_KNOWN_ATTACK, "tool"), (_KNOWN_HARMLESS, "user")]
         )
@@ -113,18 +118,18 @@ class Screener:
             raise _too_many("strings to screen", len(texts), proxy.max_texts, "max_texts")
         try:
             with anyio.fail_after(proxy.screen_timeout):
-                alarms = await self._remembered_or_fresh(texts, remember)
+                alarms = await self._remembered_or_fresh(texts, proxy.max_request_tokens, remember)
         except TimeoutError:
             raise ScreeningError(
                 f"screening took longer than {proxy.screen_timeout:g} s: send less text, "
                 "or raise `screen_timeout` under [proxy]"
             ) from None
-        tokens = sum(alarm.tokens for alarm in alarms)
-        if tokens > proxy.max_request_tokens:
-            raise _too_many("tokens", tokens, proxy.max_request_tokens, "max_request_tokens")
+        _check_tokens(sum(alarm.tokens for alarm in alarms), proxy.max_request_tokens)
         return alarms
 
-    async def _remembered_or_fresh(self, texts: Sequence[Untrusted], remember: bool) -> list[Alarm]:
+    async def _remembered_or_fresh(
+        self, texts: Sequence[Untrusted], max_tokens: int, remember: bool
+    ) -> list[Alarm]:
         await self._settled.wait()
         if self.problem:
             raise ScreeningError(self.problem)
@@ -132,11 +137,28 @@ class Screener:
             return await self._pool.screen(texts)
         known = await self._cache.get(texts)
         missing = [item for item, alarm in zip(texts, known, strict=True) if alarm is None]
+        await self._bound(missing, sum(alarm.tokens for alarm in known if alarm), max_tokens)
         fresh = await self._pool.screen(missing)
         await self._cache.put(missing, fresh)
         self._telemetry.record_screened(len(texts) - len(missing), fresh)
         rest = iter(fresh)
         return [alarm or next(rest) for alarm in known]
+
+    async def _bound(self, texts: Sequence[Untrusted], tokens: int, limit: int) -> None:
+        """Count the tokens before the costly part, where there could be too many."""
+        most = tokens + _TOKENS_OF_A_CHARACTER * sum(len(item.text) for item in texts)
+        if most > limit:
+            await anyio.to_thread.run_sync(
+                self._count, texts, tokens, limit, abandon_on_cancel=True
+            )
+
+    def _count(self, texts: Sequence[Untrusted], tokens: int, limit: int) -> None:
+        for item in texts:
+            try:
+                tokens += self._detector.count_tokens(item.text)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the text is unscreened
+                raise ScreeningError(_describe(error)) from None
+            _check_tokens(tokens, limit)
 
     def _screen_batch(self, batch: Sequence[Untrusted]) -> list[Alarm]:
         try:
@@ -157,6 +179,11 @@ class Screener:
 def _describe(error: Exception) -> str:
     """The message of an error of this package, and only the name of any other."""
     return str(error) if isinstance(error, FirewallError) else f"unexpected {type(error).__name__}"
+
+
+def _check_tokens(tokens: int, limit: int) -> None:
+    if tokens > limit:
+        raise _too_many("tokens or more", tokens, limit, "max_request_tokens")
 
 
 def _too_many(what: str, count: int, limit: int, key: str) -> RequestError:
