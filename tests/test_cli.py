@@ -26,6 +26,8 @@ def test_help_names_every_command() -> None:
         "compile",
         "inspect",
         "serve",
+        "init",
+        "completion",
         "demo",
         "config",
     ):

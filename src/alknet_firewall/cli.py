@@ -14,6 +14,7 @@ from . import __version__
 from .alarm import Alarm, AlarmLevel, Role
 from .config import Config, FirewallConfig, load_config
 from .errors import FirewallError
+from .starter import UPSTREAMS, write_starter
 from .terminal import LEVEL_COLOURS
 
 if TYPE_CHECKING:
@@ -340,6 +341,36 @@ def serve(
     from .proxy.settings import Source
 
     run(Source(config_path, {"upstream": upstream, "host": host, "port": port}), workers)
+
+
+@main.command()
+@click.argument("upstream", type=click.Choice([*UPSTREAMS]))
+@click.option("--base-url", help="Of the upstream, where it is not the usual one.")
+@_file_option("--out", default="proxy.toml", show_default=True, help="The file to write.")
+def init(upstream: str, base_url: str | None, out: Path) -> None:
+    """Write a commented configuration for an UPSTREAM, to begin with.
+
+    An existing file is never overwritten.
+    """
+    write_starter(out, upstream, base_url)
+    click.echo(f"written: {out}\nrun it:  alknet-firewall serve --config {out}")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a SHELL complete this command, for its startup file.
+
+    \b
+      bash:  eval "$(alknet-firewall completion bash)"
+      zsh:   eval "$(alknet-firewall completion zsh)"
+      fish:  alknet-firewall completion fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    if found := get_completion_class(shell):
+        name, variable = "alknet-firewall", "_ALKNET_FIREWALL_COMPLETE"
+        click.echo(found(main, {}, name, variable).source())
 
 
 @main.command()

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from ..errors import ConfigError
 from .logs import configure_logging
-from .settings import Source
+from .settings import Source, refuse_itself
 
 __all__ = ["listen", "running", "serve", "work"]
 
@@ -40,6 +40,7 @@ def serve(source: Source, workers: int = 1) -> None:
     config = source.load()
     configure_logging(config.telemetry.log_format, config.telemetry.log_level)
     state_of(config, Telemetry())  # finds mistakes before anything is loaded
+    refuse_itself(config)
     with listen(config.proxy.host, config.proxy.port) as listener:
         _log.info("listening on %s", _url(listener))
         if workers > 1:

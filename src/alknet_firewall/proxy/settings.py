@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from ..config import Config, parse_config, read_toml
 from ..errors import ConfigError
 
-__all__ = ["Source", "from_environment", "with_overrides"]
+__all__ = ["Source", "from_environment", "refuse_itself", "with_overrides"]
 
 _PREFIX = "ALKNET_FIREWALL__"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,11 @@ class Source:
         data = read_toml(self.path) if self.path else {}
         merged = _merged(data, from_environment(environ))
         config = parse_config(merged, source=str(self.path or "environment"))
-        return with_overrides(config, **self.overrides)
+        config = with_overrides(config, **self.overrides)
+        if config.proxy.upstream is None and not config.upstream:
+            # Where OpenAI's own clients would send the requests.
+            return with_overrides(config, upstream=environ.get("OPENAI_BASE_URL") or None)
+        return config
 
     def stamp(self) -> tuple[int, ...] | None:
         """Changes whenever the file does; None while there is none."""
@@ -83,3 +89,27 @@ def with_overrides(config: Config, **settings: Any) -> Config:
         return replace(config, proxy=replace(config.proxy, **given))
     except ValueError as error:
         raise ConfigError(f"proxy: {error}") from error
+
+
+def refuse_itself(config: Config) -> None:
+    """Raise `ConfigError` when an upstream is the address that the proxy listens on."""
+    urls = [config.proxy.upstream or "", *(item.base_url for item in config.upstream)]
+    if any(_is_own(url, config.proxy.host, config.proxy.port) for url in urls):
+        raise ConfigError(
+            "an upstream is the address of this proxy itself, so requests would go in circles: "
+            "pass --upstream URL, or set another port (OPENAI_BASE_URL is taken where no upstream "
+            "is configured, and must not be the one that clients of the proxy use)"
+        )
+
+
+def _is_own(url: str, host: str, port: int) -> bool:
+    hosts = _LOOPBACK if host in (*_LOOPBACK, "0.0.0.0", "::") else (host,)  # noqa: S104
+    try:
+        split = urlsplit(url)
+        return split.hostname in hosts and _port(split) == port
+    except ValueError:
+        return False  # no URL at all, which is another mistake
+
+
+def _port(split: SplitResult) -> int:
+    return split.port or (443 if split.scheme == "https" else 80)

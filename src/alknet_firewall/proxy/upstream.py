@@ -213,6 +213,7 @@ def _base_url(config: UpstreamConfig) -> httpx.URL:
         key = "proxy.upstream" if config.name == "default" else f"upstream.{config.name}.base_url"
         raise ConfigError(
             f"{key} must be the http(s) base URL of an OpenAI-compatible API, "
-            "such as https://api.openai.com/v1: pass --upstream URL, or set it in the file"
+            "such as https://api.openai.com/v1: pass --upstream URL, set it in the file, or set "
+            "OPENAI_BASE_URL"
         )
     return url
