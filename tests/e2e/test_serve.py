@@ -104,6 +104,24 @@ def test_a_worker_that_is_killed_takes_only_its_own_streams(upstream: Upstream) 
         assert process.poll() is None
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stream_is_drained_before_the_end(upstream: Upstream, workers: str) -> None:
+    body = {"model": "brief", "messages": [{"role": "user", "content": QUESTION}]}
+    options = ("--upstream", f"{upstream.url}/v1", "--workers", workers)
+    with serving(*options) as (url, process):
+        wait_until_ready(url)
+        chat = f"{url}/v1/chat/completions"
+        with httpx.stream("POST", chat, json=body, timeout=60, trust_env=False) as answer:
+            words = answer.iter_raw()
+            first = next(words)
+            process.send_signal(signal.SIGTERM)
+            rest = b"".join(words)
+        assert (first + rest).count(b"tick") == 50
+        process.communicate(timeout=60)
+    # Without workers the server raises the signal once more when it is done.
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
 def test_workers_end_with_a_parent_that_is_killed(upstream: Upstream) -> None:
     with serving("--upstream", f"{upstream.url}/v1", "--workers", "2") as (url, process):
         until(lambda: len(children(process.pid)) == 2)

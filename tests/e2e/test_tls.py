@@ -38,7 +38,8 @@ BLOCK = b"tick " * 10_000
 class Secure:
     """The echo behind TLS; notes in which version of HTTP it was asked.
 
-    The model `endless` talks until it is left, `flood` talks a lot, `long` 50 MB.
+    The model `endless` talks until it is left, `flood` talks a lot, `long` 50 MB,
+    `dies` breaks off.
     """
 
     port: int
@@ -63,9 +64,15 @@ class Secure:
 
     async def _chat(self, request: Request) -> Response:
         model = (await request.json())["model"]
+        if model == "dies":
+            return StreamingResponse(self._dies(), media_type="text/event-stream")
         if model not in ("endless", "flood", "long"):
             return await echo_chat(request)
         return StreamingResponse(self._said(model), media_type="text/plain")
+
+    async def _dies(self) -> AsyncIterator[bytes]:
+        yield b"data: {}\n\n"
+        raise ConnectionResetError("on purpose")
 
     async def _said(self, model: str) -> AsyncIterator[bytes]:
         try:
@@ -181,6 +188,16 @@ def test_a_client_that_leaves_ends_its_call_over_http2(secure: Secure) -> None:
                 next(answer.iter_raw())
             assert secure.left.acquire(timeout=20)
         assert asked(client).status_code == 200
+
+
+def test_a_stream_that_breaks_off_over_http2(secure: Secure) -> None:
+    body = {"model": "dies", "messages": [{"role": "user", "content": "hello"}]}
+    with between(secure, ca_file=secure.ca_file, http2=True) as client:
+        answer = client.post(CHAT, json=body)
+        assert answer.content.startswith(b"data: {}\n\n")
+        assert "upstream_unreachable" in answer.text
+        assert asked(client).status_code == 200
+    assert secure.versions == ["2"] * 2
 
 
 def test_a_client_that_does_not_read_holds_up_nobody_else_over_http2(secure: Secure) -> None:

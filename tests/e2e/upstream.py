@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -26,7 +27,8 @@ TOOL_CALL = {
 
 class Upstream:
     """Answers as the echo does; with tools it calls one, and the model's name
-    asks for a trick: `endless` streams until it is cancelled, `dies` breaks off."""
+    asks for a trick: `endless` streams until it is cancelled, `brief` for a second,
+    `dies` breaks off."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -64,7 +66,7 @@ class Upstream:
         self.headers.append(dict(request.headers))
         if body["model"] == "silent":
             await self._wait_for_the_end(request)
-        if body["model"] in ("endless", "dies"):
+        if body["model"] in ("endless", "brief", "dies"):
             return StreamingResponse(self._events(body["model"]), media_type="text/event-stream")
         if body.get("tools") and body["messages"][-1]["role"] == "user":
             return JSONResponse(_calling(body["model"]))
@@ -84,7 +86,7 @@ class Upstream:
             "choices": [{"index": 0, "delta": {"content": "tick "}, "finish_reason": None}],
         }
         try:
-            while True:
+            for _ in range(50) if model == "brief" else itertools.count():
                 yield f"data: {json.dumps(chunk)}\n\n"
                 await asyncio.sleep(0.02)
                 if model == "dies":
