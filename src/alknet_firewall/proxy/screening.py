@@ -21,7 +21,7 @@ from .policy import Context, Verdict, judge
 from .pool import Pool
 from .telemetry import Telemetry
 
-__all__ = ["Detector", "Screener"]
+__all__ = ["Detector", "Screener", "check_count", "screen_texts", "self_test"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Screener:
         self._config = config
         self._telemetry = telemetry
         self._cache = open_cache(config.cache)
-        self._pool = Pool(self._screen_batch, threads, config.proxy.max_queue)
+        self._pool = Pool(self._screen, threads, config.proxy.max_queue)
         telemetry.observe_queue(lambda: self._pool.depth)
         self._settled = anyio.Event()
         self.problem: str | None = "the detector is still being loaded"
@@ -83,18 +83,30 @@ class Screener:
         await self._cache.aclose()
 
     def _self_test(self) -> str | None:
-        self._detector.preload()
+        problem = self_test(self._detector)
         # Its own settings: it need not have been made with those of the proxy.
         settings = getattr(self._detector, "config", self._config.firewall)
         self._cache.bind(digest((getattr(self._detector, "codebook", None), settings)))
-        attack, harmless = self._detector.screen_many(
-            [(_KNOWN_ATTACK, "tool"), (_KNOWN_HARMLESS, "user")]
-        )
-        if attack.level is AlarmLevel.CLEAR:
-            return "the detector does not see a known attack: check its codebook and thresholds"
-        if harmless.level is not AlarmLevel.CLEAR:
-            return "the detector sees an attack in a known harmless text: check its thresholds"
-        return None
+        return problem
+
+    async def _bound(self, texts: Sequence[Untrusted], tokens: int, limit: int) -> None:
+        """Count the tokens before the costly part, where there could be too many."""
+        most = tokens + _TOKENS_OF_A_CHARACTER * sum(len(item.text) for item in texts)
+        if most > limit:
+            await anyio.to_thread.run_sync(
+                self._count, texts, tokens, limit, abandon_on_cancel=True
+            )
+
+    def _count(self, texts: Sequence[Untrusted], tokens: int, limit: int) -> None:
+        for item in texts:
+            try:
+                tokens += self._detector.count_tokens(item.text)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the text is unscreened
+                raise ScreeningError(_describe(error)) from None
+            _check_tokens(tokens, limit)
+
+    def _screen(self, batch: Sequence[Untrusted]) -> list[Alarm]:
+        return screen_texts(self._detector, batch)
 
     async def screen(self, content: Content, config: Config, context: Context) -> Verdict:
         """The verdict on one request.
@@ -114,8 +126,7 @@ class Screener:
     ) -> list[Alarm]:
         """The alarm of each text, within the same limits."""
         proxy = config.proxy
-        if len(texts) > proxy.max_texts:
-            raise _too_many("strings to screen", len(texts), proxy.max_texts, "max_texts")
+        check_count(texts, proxy.max_texts)
         try:
             with anyio.fail_after(proxy.screen_timeout):
                 alarms = await self._remembered_or_fresh(texts, proxy.max_request_tokens, remember)
@@ -144,36 +155,43 @@ class Screener:
         rest = iter(fresh)
         return [alarm or next(rest) for alarm in known]
 
-    async def _bound(self, texts: Sequence[Untrusted], tokens: int, limit: int) -> None:
-        """Count the tokens before the costly part, where there could be too many."""
-        most = tokens + _TOKENS_OF_A_CHARACTER * sum(len(item.text) for item in texts)
-        if most > limit:
-            await anyio.to_thread.run_sync(
-                self._count, texts, tokens, limit, abandon_on_cancel=True
-            )
 
-    def _count(self, texts: Sequence[Untrusted], tokens: int, limit: int) -> None:
-        for item in texts:
-            try:
-                tokens += self._detector.count_tokens(item.text)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the text is unscreened
-                raise ScreeningError(_describe(error)) from None
-            _check_tokens(tokens, limit)
+def self_test(detector: Detector) -> str | None:
+    """Load the detector; why it cannot be trusted, or None where it can."""
+    detector.preload()
+    attack, harmless = detector.screen_many([(_KNOWN_ATTACK, "tool"), (_KNOWN_HARMLESS, "user")])
+    if attack.level is AlarmLevel.CLEAR:
+        return "the detector does not see a known attack: check its codebook and thresholds"
+    if harmless.level is not AlarmLevel.CLEAR:
+        return "the detector sees an attack in a known harmless text: check its thresholds"
+    return None
 
-    def _screen_batch(self, batch: Sequence[Untrusted]) -> list[Alarm]:
-        try:
-            return self._detector.screen_many([(item.text, item.role) for item in batch])
-        except TextTooLongError as error:
-            if len(batch) > 1:  # find out which
-                return [alarm for item in batch for alarm in self._screen_batch([item])]
-            # Refused even where the proxy fails open: it is a limit, and one
-            # that an attacker could pass on purpose to go unscreened.
-            raise RequestError(
-                str(error), status=413, code="text_too_long", param=batch[0].json_path
-            ) from None
-        except Exception as error:  # noqa: BLE001 - whatever it is, the text is unscreened
-            # Not chained: an unforeseen error may quote the text.
-            raise ScreeningError(_describe(error)) from None
+
+def check_count(texts: Sequence[Untrusted], limit: int) -> None:
+    """Raises `RequestError` (413) when there are more texts than `max_texts` allows."""
+    if len(texts) > limit:
+        raise _too_many("strings to screen", len(texts), limit, "max_texts")
+
+
+def screen_texts(detector: Detector, texts: Sequence[Untrusted]) -> list[Alarm]:
+    """The alarm of each text.
+
+    Raises `RequestError` (413) for a text that is too long, and `ScreeningError`
+    for whatever else goes wrong.
+    """
+    try:
+        return detector.screen_many([(item.text, item.role) for item in texts])
+    except TextTooLongError as error:
+        if len(texts) > 1:  # find out which
+            return [alarm for item in texts for alarm in screen_texts(detector, [item])]
+        # Refused even where screening fails open: it is a limit, and one that
+        # an attacker could pass on purpose to go unscreened.
+        raise RequestError(
+            str(error), status=413, code="text_too_long", param=texts[0].json_path
+        ) from None
+    except Exception as error:  # noqa: BLE001 - whatever it is, the text is unscreened
+        # Not chained: an unforeseen error may quote the text.
+        raise ScreeningError(_describe(error)) from None
 
 
 def _describe(error: Exception) -> str:
