@@ -14,7 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from alknet_firewall.config import AuditConfig, CaptureConfig, Config, load_config
+from alknet_firewall.config import (
+    AuditConfig,
+    CaptureConfig,
+    Config,
+    PolicyConfig,
+    load_config,
+)
 from alknet_firewall.errors import ConfigError
 from alknet_firewall.proxy.app import create_app
 from alknet_firewall.proxy.capture import captured
@@ -325,6 +331,33 @@ async def test_litellms_guardrail(
     assert answer.json()["action"] == action
     assert ("blocked_reason" in answer.json()) == (action == "BLOCKED")
     assert "ATTACK" not in answer.text
+
+
+@pytest.mark.parametrize("spotlight", [True, False])
+async def test_litellms_guardrail_can_mark_what_it_annotates(
+    firewall: FakeFirewall, upstream: Recorder, spotlight: bool
+) -> None:
+    parts = [{"type": "text", "text": text} for text in ("a DOUBT", "FUL part")]
+    texts = ["hello", DOUBTFUL, "a DOUBT", "FUL part"]
+    asked = {
+        "texts": texts,
+        "structured_messages": [
+            {"role": "user", "content": "hello"},
+            {"role": "tool", "content": DOUBTFUL},
+            {"role": "tool", "content": parts},
+        ],
+    }
+    async with proxy_client(
+        config(PolicyConfig(spotlight=spotlight)), firewall, upstream
+    ) as client:
+        answer = (await client.post(GUARDRAIL, json=asked)).json()
+    if not spotlight:
+        assert answer == {"action": "NONE"}
+        return
+    assert answer["action"] == "GUARDRAIL_INTERVENED"
+    harmless, *marked = answer["texts"]
+    assert harmless == "hello"
+    assert [text.split("\n")[2] for text in marked] == texts[1:]
 
 
 async def test_a_guardrail_that_fails_is_an_error(upstream: Recorder) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from typing import Any, cast, get_args
 
 from starlette.requests import Request
@@ -14,8 +16,10 @@ from .calls import read_json, received, while_connected
 from .content import Content, extract
 from .gateway import Gateway
 from .leaves import Unscreened, Untrusted
+from .policy import Verdict
 from .responses import block_error, error_response, unscreened
 from .routes import Endpoint
+from .spotlight import marked, new_mark
 
 __all__ = ["GUARDRAIL", "SCREEN", "Service"]
 
@@ -56,6 +60,10 @@ class Service:
         if verdict.stops:
             reason = block_error(verdict).message
             return JSONResponse({"action": "BLOCKED", "blocked_reason": reason})
+        if call.state.config.policy.spotlight and verdict.action == "annotate":
+            return JSONResponse(
+                {"action": "GUARDRAIL_INTERVENED", "texts": _spotlit(body, verdict)}
+            )
         return JSONResponse({"action": "NONE"})
 
 
@@ -96,6 +104,20 @@ def guardrail_content(body: dict[str, Any], trusted: tuple[str, ...]) -> Content
         Unscreened("image", f"images[{index}]") for index, _ in enumerate(body.get("images") or [])
     )
     return Content(found.texts + calls.texts + rest, found.unscreened + images)
+
+
+def _spotlit(body: dict[str, Any], verdict: Verdict) -> list[Any]:
+    """LiteLLM's `texts` in order, those to annotate marked as data for the model."""
+    known: Any = {"messages": body.get("structured_messages")}
+    annotated = [item.text for item in verdict.findings if item.action == "annotate"]
+    places = [place for item in annotated for place in item.places if place[0] == "messages"]
+    # What was read from several strings is marked in each of them.
+    flagged = {item.text for item in annotated} | {reduce(getitem, p, known) for p in places}
+    mark = new_mark()
+    texts: list[Any] = body.get("texts") or []
+    return [
+        marked(text, mark) if isinstance(text, str) and text in flagged else text for text in texts
+    ]
 
 
 def _strings(value: object) -> Iterator[str]:
