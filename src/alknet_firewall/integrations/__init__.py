@@ -1,0 +1,1 @@
+"""Adapters for stacks that people run already; each imports its package only when used."""
