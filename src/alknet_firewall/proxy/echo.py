@@ -18,7 +18,10 @@ ECHO_MODEL = "echo"
 
 
 def create_echo_app() -> Starlette:
-    """An upstream whose model answers with the last message it was sent."""
+    """An upstream whose model answers with the last message it was sent.
+
+    Where a user may have a tool called, it calls the first, without arguments.
+    """
     return Starlette(
         routes=[
             Route("/v1/chat/completions", echo_chat, methods=["POST"]),
@@ -39,13 +42,24 @@ async def _model(request: Request) -> Response:
 async def echo_chat(request: Request) -> Response:
     """`/v1/chat/completions`, streaming where the client asks for it."""
     body = await request.json()
-    answer = f"echo: {_last_text(body.get('messages') or [])}"
+    messages = body.get("messages") or []
+    answer = f"echo: {_last_text(messages)}"
+    if body.get("tools") and messages[-1].get("role") == "user" and not body.get("stream"):
+        return JSONResponse({**_calling(body), "usage": _usage(body, "")})
     if body.get("stream"):
         return StreamingResponse(_events(body, answer), media_type="text/event-stream")
     message = {"role": "assistant", "content": answer}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     completion = _envelope(body, "chat.completion", [choice])
     return JSONResponse({**completion, "usage": _usage(body, answer)})
+
+
+def _calling(body: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": body["tools"][0]["function"]["name"], "arguments": "{}"}
+    call = {"id": "call_echo", "type": "function", "function": function}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls", "logprobs": None}
+    return _envelope(body, "chat.completion", [choice])
 
 
 def _events(body: dict[str, Any], answer: str) -> Iterator[str]:
