@@ -1,0 +1,24 @@
+"""Runs the files that the documentation shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+def output_of(name: str) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / name)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
