@@ -12,6 +12,7 @@ from alknet_firewall.errors import ScreeningError
 
 from ..e2e.upstream import Upstream
 from ..proxy.fakes import FakeFirewall
+from .examples import output_of
 from .texts import ATTACK, HARMLESS
 
 pytest.importorskip("langchain")
@@ -120,3 +121,10 @@ async def test_a_failure_ends_the_run(upstream: Upstream, model: Any, beside: bo
     opened = AlknetMiddleware({"proxy": {"fail": "open"}}, broken)
     *_, answer = await asked(agent_of(model, opened), "hello", beside)
     assert answer.content == "echo: hello"
+
+
+@pytest.mark.timeout(600)
+def test_the_example() -> None:
+    answered, stopped = output_of("langchain_middleware.py").splitlines()
+    assert answered.startswith("echo: The request was blocked")
+    assert stopped.startswith("The request was blocked")

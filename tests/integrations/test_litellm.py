@@ -21,6 +21,7 @@ from alknet_firewall.proxy.options import LevelActions
 from alknet_firewall.proxy.server import running
 
 from ..e2e.upstream import TOOL_CALL, Upstream
+from .examples import FOLDER, output_of
 from .litellm_proxy import (
     WITHOUT_US,
     litellm_proxy,
@@ -30,6 +31,7 @@ from .litellm_proxy import (
 from .texts import ATTACK, HARMLESS
 
 litellm = pytest.importorskip("litellm")
+yaml = pytest.importorskip("yaml")
 
 from litellm.exceptions import GuardrailRaisedException  # noqa: E402
 
@@ -39,6 +41,7 @@ from alknet_firewall.integrations.litellm import AlknetGuardrail  # noqa: E402
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:.*on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
 PATHS = ["/v1/chat/completions", "/v1/responses", "/v1/messages"]
@@ -68,6 +71,13 @@ def guardrail(name: str, mode: str | list[str] = "pre_call", **more: Any) -> dic
     }
 
 
+def of_the_example(file: str, name: str, **changed: Any) -> dict[str, Any]:
+    """The guardrail that the documentation shows, under another name."""
+    [shown] = yaml.safe_load((FOLDER / "litellm" / file).read_text())["guardrails"]
+    params = {**shown["litellm_params"], "default_on": False, **changed}
+    return {"guardrail_name": name, "litellm_params": params}
+
+
 def policy(**actions: str) -> dict[str, Any]:
     return {"settings": {"policy": {"default": actions}}}
 
@@ -75,7 +85,7 @@ def policy(**actions: str) -> dict[str, Any]:
 HURRIED = {"screen_timeout": 0.0001}
 GUARDRAILS = [
     guardrail("always", default_on=True, **policy(dangerous="log")),
-    guardrail("block"),
+    of_the_example("config.yaml", "block"),
     guardrail("during", "during_call"),
     guardrail("both", ["pre_call", "during_call"]),
     guardrail("annotate", **policy(dangerous="annotate")),
@@ -270,13 +280,7 @@ def test_a_wrong_configuration_does_not_start(
 
 
 def generic(name: str, firewall: str, **more: Any) -> dict[str, Any]:
-    params = {
-        "guardrail": "generic_guardrail_api",
-        "mode": ["pre_call", "post_call"],
-        "api_base": firewall,
-        **more,
-    }
-    return {"guardrail_name": name, "litellm_params": params}
+    return of_the_example("generic.yaml", name, api_base=firewall, **more)
 
 
 @pytest.fixture(scope="module")
@@ -408,3 +412,9 @@ async def test_extracted_texts_are_screened_too() -> None:
     ):
         with pytest.raises(GuardrailRaisedException):
             await guardrail.apply_guardrail(inputs=asked, request_data={}, input_type="request")
+
+
+def test_the_sdks_example() -> None:
+    answered, blocked = output_of("litellm_sdk.py").splitlines()
+    assert answered.startswith("echo: ")
+    assert blocked.startswith("The request was blocked")

@@ -9,6 +9,7 @@ import pytest
 
 from ..e2e.upstream import Upstream
 from ..proxy.fakes import FakeFirewall
+from .examples import output_of
 from .texts import ATTACK, DOCUMENT, HARMLESS
 
 nemoguardrails = pytest.importorskip("nemoguardrails")
@@ -104,3 +105,10 @@ async def test_a_failure_blocks_and_says_that_it_is_one(rails: Any) -> None:
     outcome, _ = await run("alknet_check_input", params)
     assert not outcome.is_blocked
     assert outcome.metadata["level"] == "UNSCREENED"
+
+
+@pytest.mark.timeout(600)
+def test_the_example() -> None:
+    answered, refused = output_of("nemo_rails.py").splitlines()
+    assert answered.startswith("echo: ")
+    assert refused == REFUSAL

@@ -12,6 +12,7 @@ from alknet_firewall.errors import ScreeningError
 
 from ..e2e.upstream import Upstream
 from ..proxy.fakes import FakeFirewall
+from .examples import output_of
 from .texts import ATTACK, HARMLESS
 
 agents = pytest.importorskip("agents")
@@ -105,3 +106,10 @@ async def test_parallel_where_it_is_asked_for() -> None:
     screening = Screening(firewall=FakeFirewall())
     assert screening.input_guardrail().run_in_parallel is False
     assert screening.input_guardrail(run_in_parallel=True).run_in_parallel is True
+
+
+@pytest.mark.timeout(600)
+def test_the_example() -> None:
+    answered, stopped = output_of("openai_agents_guardrails.py").splitlines()
+    assert answered.startswith("echo: The request was blocked")
+    assert stopped.startswith("stopped: The request was blocked")

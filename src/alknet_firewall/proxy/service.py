@@ -110,9 +110,11 @@ def _spotlit(body: dict[str, Any], verdict: Verdict) -> list[Any]:
     """LiteLLM's `texts` in order, those to annotate marked as data for the model."""
     known: Any = {"messages": body.get("structured_messages")}
     annotated = [item.text for item in verdict.findings if item.action == "annotate"]
-    places = [place for item in annotated for place in item.places if place[0] == "messages"]
-    # What was read from several strings is marked in each of them.
-    flagged = {item.text for item in annotated} | {reduce(getitem, p, known) for p in places}
+    flagged = {item.text for item in annotated}
+    for item in annotated:
+        parts = {reduce(getitem, p, known) for p in item.places if p[0] == "messages"}
+        if not parts & flagged:  # only read together are they alarming
+            flagged |= parts
     mark = new_mark()
     texts: list[Any] = body.get("texts") or []
     return [
