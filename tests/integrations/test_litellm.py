@@ -203,7 +203,7 @@ def test_an_annotation_of_a_response(proxy: httpx.Client, upstream: Upstream) ->
     assert ask(proxy, PATHS[1], ATTACK, "annotate").status_code == 200
     assert ask(proxy, PATHS[1], ATTACK, "annotate", instructions="Be kind.").status_code == 200
     plain, instructed = upstream.bodies
-    assert "A security filter" in plain["input"]
+    assert plain["input"].count("A security filter") == 1
     assert "A security filter" in instructed["instructions"]
 
 
@@ -412,6 +412,15 @@ async def test_extracted_texts_are_screened_too() -> None:
     ):
         with pytest.raises(GuardrailRaisedException):
             await guardrail.apply_guardrail(inputs=asked, request_data={}, input_type="request")
+
+
+def test_litellms_blocking_calls_run_no_guardrail(
+    callback: AlknetGuardrail, upstream: Upstream
+) -> None:
+    """As the documentation says: nobody should learn it by accident."""
+    there = {"model": "openai/echo", "api_base": f"{upstream.url}/v1", "api_key": "k"}
+    answer = litellm.completion(messages=[{"role": "user", "content": ATTACK}], **there)
+    assert answer.choices[0].message.content == f"echo: {ATTACK}"
 
 
 def test_the_sdks_example() -> None:
