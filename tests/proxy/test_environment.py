@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from alknet_firewall.config import Config, ProxyConfig, UpstreamConfig
 from alknet_firewall.errors import ConfigError
@@ -71,7 +73,9 @@ def test_other_addresses_are_others(host: str, url: str) -> None:
 
 
 @contextmanager
-def recording(status: int) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+def recording(
+    status: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
     """A server that answers everything with one status: its URL, and what it was asked."""
     asked: list[tuple[str, str | None]] = []
 
@@ -87,10 +91,12 @@ def recording(status: int) -> Iterator[tuple[str, list[tuple[str, str | None]]]]
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer((host, 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        yield f"http{'s' if tls else ''}://{host}:{server.server_address[1]}", asked
         server.shutdown()
         thread.join()
 
@@ -115,6 +121,21 @@ async def test_no_proxy(excepted: str, proxied: bool, monkeypatch: pytest.Monkey
             assert not proxied
         await client.aclose()
     assert [path for path, _ in asked] == ([url] if proxied else [])
+
+
+async def test_ssl_cert_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = "127.0.0.2"  # for the variables of the environment another machine
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", host)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with recording(204, host, tls) as (url, _):
+        client = connect(UpstreamConfig("a", url), ProxyConfig(), httpx.URL(url), None)
+        assert (await client.send(httpx.Request("GET", url))).status_code == 204
+        await client.aclose()
 
 
 def test_the_hubs_variables_are_obeyed(tmp_path: Path) -> None:
