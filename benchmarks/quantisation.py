@@ -1,4 +1,4 @@
-"""How close int8 hidden states come to float32, with and without row scaling.
+"""How close int8 hidden states come to float32, with and without scaling and smoothing.
 
     uv run benchmarks/quantisation.py [--json OUT]
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from alknet_firewall.model import graph
 from alknet_firewall.model.embedded import EmbeddedModel
+from alknet_firewall.model.weights import EMBEDDED
 
 LAYERS = (2, 4, 6, 8)
 TEXTS = (
@@ -63,14 +65,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     exact = EmbeddedModel(LAYERS, precision="fp32", threads=1)
-    by_row = EmbeddedModel(LAYERS, threads=1)
+    smooth = EmbeddedModel(LAYERS, threads=1)
+    smooth.load()
+    rough = replace(EMBEDDED, smoothing="")
+    by_row = EmbeddedModel(LAYERS, threads=1, source=rough)
     by_row.load()
-    plain = EmbeddedModel(LAYERS, threads=1)
+    plain = EmbeddedModel(LAYERS, threads=1, source=rough)
     graph._Graph.matmul_by_row = graph._Graph.matmul  # type: ignore[method-assign]
     plain.load()
     rows = {
         "int8, one scale": compared(plain, exact),
         "int8, scaled by row": compared(by_row, exact),
+        "int8, smoothed too": compared(smooth, exact),
     }
     base = rows["int8, one scale"]["ms"]
     print(f"{'engine':<22}" + "".join(f"layer {layer:<14}" for layer in LAYERS) + "time")
