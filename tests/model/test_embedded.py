@@ -1,8 +1,10 @@
 """The default engine on the real weights."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from alknet_firewall.errors import ScreeningError, UnsupportedModelError
 from alknet_firewall.model import embedded
 from alknet_firewall.model.embedded import EmbeddedModel
-from alknet_firewall.model.weights import EMBEDDED, PreparedWeights
+from alknet_firewall.model.weights import EMBEDDED, PreparedWeights, default_cache_dir
 
 from .conftest import LAYERS
 from .numbers import cosines
@@ -111,6 +113,17 @@ def test_importing_it_imports_no_engine() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_nothing_is_kept_about_the_machine(prepared: PreparedWeights, tmp_path: Path) -> None:
+    script = "from alknet_firewall import Firewall; Firewall().screen('hello')"
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "ALKNET_FIREWALL_CACHE": str(default_cache_dir()),
+    }
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("layers", [[], [-1], [31]])

@@ -160,6 +160,8 @@ def _session(
     precision: Precision,
     threads: int,
 ) -> ort.InferenceSession:
+    # It would write an identifier of the machine below the user's home, for telemetry.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # Imported here: onnx and onnxruntime take half a second to import.
     import onnxruntime as ort
 
