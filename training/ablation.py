@@ -1,6 +1,6 @@
 """What each part of the detector adds, on sources that were held out.
 
-    uv run training/ablation.py --data DIR --cache DIR [--only NAME ...] [--json OUT]
+    uv run training/ablation.py --data DIR --cache DIR [--only NAME ...] [--steps N] [--json OUT]
 
 Compiles nothing. For each variant a head is trained as `alknet-firewall
 compile` trains those that set the thresholds: each without a group of the
@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from alknet_firewall.codebook.head import ROLES
 from alknet_firewall.config import FirewallConfig
 from alknet_firewall.training import stats
 from alknet_firewall.training.compiler import CompileOptions, chosen_examples, open_model, prepare
 from alknet_firewall.training.fitting import SUSPICIOUS_RATE, Task, held_out_logits
+from alknet_firewall.training.heads import HeadOptions
 from alknet_firewall.training.sequences import Rows, Sequences
 
 Mask = NDArray[np.bool_]
@@ -48,7 +50,9 @@ def first_directions(count: int) -> Callable[[tuple[int, int]], Mask]:
 
 
 def without(*families: str) -> Callable[[Rows], Mask]:
-    return lambda rows: ~np.isin(rows.source, [f"({family})" for family in families])
+    """Texts of other kinds than these: those whose source starts so leave."""
+    starts = tuple(f"({family}" for family in families)
+    return lambda rows: ~np.array([source.startswith(starts) for source in rows.source])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,14 @@ class Variant:
     inputs: Callable[[tuple[int, int]], Mask] = every_input
     ordered: bool = True
     """Blocks stand in the order of the text; otherwise they are shuffled."""
+    gaussian: bool = False
+    """Each input is bent to the normal distribution, over blocks of normal text."""
     shared: bool = True
     """Attacks on users teach the tool role."""
+    words: bool = True
+    """Token n-grams count beside the head."""
+    states: bool = True
+    """The head counts beside token n-grams."""
 
 
 VARIANTS = [
@@ -70,10 +80,14 @@ VARIANTS = [
     Variant("layer 6", inputs=only_layers(2)),
     Variant("64 directions a layer", inputs=first_directions(64)),
     Variant("blocks shuffled", ordered=False),
+    Variant("Gaussianised inputs", gaussian=True),
     Variant("no composed texts", texts=lambda rows: ~rows.composed),
     Variant("no poisoned documents", texts=without("poisoned", "requests")),
-    Variant("no written phrases on their own", texts=without("written attacks", "hard negatives")),
-    Variant("no pieces of documents", texts=without("pieces")),
+    Variant("no written phrases on their own", texts=without("written")),
+    Variant("no set-ups", texts=without("framed", "tactical")),
+    Variant("no disguises", texts=without("disguised", "evading")),
+    Variant("hidden states only", words=False),
+    Variant("words only", states=False),
     Variant("user attacks teach user only", shared=False),
 ]
 
@@ -81,13 +95,34 @@ VARIANTS = [
 def changed(task: Task, variant: Variant, shape: tuple[int, int]) -> Task:
     """The task of a variant. Inputs that are not seen are zero: the mean of normal text."""
     sequences, targets = task.sequences, task.targets
-    x = sequences.x * variant.inputs(shape).ravel()
+    x = sequences.x * (variant.inputs(shape).ravel() * variant.states)
+    if variant.gaussian:
+        bend(x, normal_blocks(task))
     if not variant.ordered:
         x = x[shuffled(sequences)]
     usable = targets.usable & variant.texts(task.rows)[sequences.example][:, None]
     if not variant.shared:
         usable[:, ROLES.index("tool")] &= (task.rows.role == "tool")[sequences.example]
-    return replace(task, sequences=replace(sequences, x=x), targets=replace(targets, usable=usable))
+    return replace(
+        task,
+        sequences=replace(sequences, x=x),
+        words=task.words * variant.words,
+        targets=replace(targets, usable=usable),
+    )
+
+
+def normal_blocks(task: Task) -> NDArray[np.int64]:
+    """Some blocks of harmless texts."""
+    windows = np.flatnonzero(~task.rows.attack[task.sequences.example])
+    drawn = np.random.default_rng(0).choice(windows, 20_000)
+    return np.asarray(task.sequences.start[drawn])
+
+
+def bend(x: NDArray[np.float16], normal: NDArray[np.int64]) -> None:
+    """Each column through the quantiles of its normal values, in place."""
+    levels = (np.arange(200) + 0.5) / 200
+    for column in x.T:
+        column[:] = np.interp(column, np.quantile(column[normal], levels), ndtri(levels))
 
 
 def shuffled(sequences: Sequences) -> NDArray[np.int64]:
@@ -118,9 +153,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--steps", type=int, default=HeadOptions().held_out_steps)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    options = CompileOptions()
+    options = CompileOptions(head=HeadOptions(held_out_steps=arguments.steps))
     model = open_model(None, None, FirewallConfig())
     examples, _ = chosen_examples(arguments.data, options)
     task, basis = prepare(model, examples, Rows.of(examples), options, arguments.cache)

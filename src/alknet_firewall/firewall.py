@@ -182,7 +182,7 @@ def _detections(
         states = model.infer([model.bos_id, *ids[start:end]])
         # Position 0 is the BOS token: an attention sink, not text.
         text_states = {layer: state[1:] for layer, state in states.items()}
-        yield codebook.scan(text_states, role).shifted(start)
+        yield codebook.scan(text_states, ids[start:end], role).shifted(start)
 
 
 def _alarm(

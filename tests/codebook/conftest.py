@@ -4,6 +4,7 @@ import pytest
 from alknet_firewall.codebook import Codebook
 from alknet_firewall.codebook.detection import Region, WindowShape
 from alknet_firewall.codebook.head import HeadMember, SequenceHead
+from alknet_firewall.codebook.lexical import BUCKETS, LexicalTable
 from alknet_firewall.codebook.profiles import DirectionProfile
 from alknet_firewall.codebook.splines import fit_splines
 from alknet_firewall.config import Thresholds
@@ -48,6 +49,7 @@ def codebook() -> Codebook:
         basis=rng.standard_normal((LAYERS, DIMENSIONS, HIDDEN)).astype(np.float32),
         mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
         head=make_head(rng),
+        lexical=LexicalTable(rng.standard_normal((BUCKETS, 2)).astype(np.float32)),
         regions={"user": make_region(rng), "tool": make_region(rng)},
         thresholds={"user": Thresholds(0.5, 0.9), "tool": Thresholds(0.4, 0.8)},
         provenance={"files": []},

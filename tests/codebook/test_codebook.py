@@ -29,6 +29,9 @@ def folder(codebook: Codebook, tmp_path: Path) -> Path:
     return tmp_path / "codebook"
 
 
+IDS = list(range(100, 120))
+
+
 def activations(tokens: int = 20) -> dict[int, np.ndarray]:
     rng = np.random.default_rng(5)
     return {n: rng.standard_normal((tokens, HIDDEN)).astype(np.float32) for n in (1, 3)}
@@ -39,7 +42,9 @@ def test_it_survives_being_written_and_read(codebook: Codebook, folder: Path) ->
     z = codebook.project(activations())
     assert z.shape == (20, LAYERS, DIMENSIONS)
     np.testing.assert_array_equal(read.project(activations()), z)
-    np.testing.assert_array_equal(read.detect(z, "tool").scores, codebook.detect(z, "tool").scores)
+    np.testing.assert_array_equal(
+        read.detect(z, IDS, "tool").scores, codebook.detect(z, IDS, "tool").scores
+    )
     assert read.score(z[0]) == codebook.score(z[0])
     assert read.thresholds == codebook.thresholds
     assert read.identity == codebook.identity
@@ -68,6 +73,7 @@ def test_nothing_in_it_can_be_changed(folder: Path) -> None:
         codebook.mean,
         region.profile.scale,
         codebook.head.scale,
+        codebook.lexical.weights,
         codebook.head.members[1].conv1_weight,
         region.splines.knots,
     ):
@@ -83,15 +89,16 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     codebook: Codebook,
 ) -> None:
     z = codebook.project(activations(18))
-    result = codebook.detect(z, "user")
+    result = codebook.detect(z, IDS[:18], "user")
     assert result.places == ((0, 4), (4, 8), (8, 12), (12, 16), (16, 18))
     assert ((result.scores >= 0) & (result.scores <= 1)).all()
     blocks = np.stack([z[start:end].mean(axis=0) for start, end in result.places])
     windows, likely = codebook.head.logits(blocks)
-    assert result.score == pytest.approx(sigmoid(windows[0]))
+    words = codebook.lexical.logits(IDS[:18])
+    assert result.score == pytest.approx(sigmoid(windows[0] + words[0]))
     assert result.scores.argmax() == likely[:, 0].argmax()
     assert result.shifted(100).places[0] == (100, 104)
-    scanned = codebook.scan(activations(18), "user")
+    scanned = codebook.scan(activations(18), IDS[:18], "user")
     assert scanned.places == result.places
     np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
     np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)

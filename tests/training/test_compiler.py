@@ -134,6 +134,7 @@ def rows(attack: list[bool], role: list[str], known: list[bool]) -> Rows:
         attack=np.array(attack),
         role=np.array(role),
         source=np.array(["a", "b", "c"]),
+        kind=np.array(["x", "y", "y"]),
         composed=np.zeros(3, dtype=bool),
         known=np.array(known),
         origins=[(), ("a",), ()],

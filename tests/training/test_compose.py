@@ -30,12 +30,31 @@ def test_poisoned_documents_hold_the_injection_they_state() -> None:
 
 
 @pytest.mark.parametrize(
-    "few", [replace(NOTHING, mixed=50), replace(NOTHING, pieces=50), replace(NOTHING, joined=50)]
+    "few",
+    [
+        replace(NOTHING, mixed=50),
+        replace(NOTHING, pieces=50),
+        replace(NOTHING, joined=50),
+        replace(NOTHING, framed=50),
+        replace(NOTHING, disguised=50),
+    ],
 )
 def test_harmless_families_hold_no_injection(few: ComposeOptions) -> None:
     made = compose(examples(), few, seed=3)
     assert len(made) == 50
     assert all(d.label == "benign" and d.injection is None for d in made)
+
+
+def test_the_same_set_ups_hold_harmless_requests_and_harmful_ones() -> None:
+    made = compose(examples(), replace(NOTHING, framed=30, tactical=30), seed=3)
+    assert [d.label for d in made] == ["benign"] * 30 + ["attack"] * 30
+    assert not any("{request}" in d.text for d in made)
+
+
+def test_evading_attacks_state_the_string_as_it_stands_there() -> None:
+    made = compose(examples(), replace(NOTHING, evading=100), seed=3)
+    assert {d.role for d in made} == {"user", "tool"}
+    assert all(d.label == "attack" and d.injection and d.injection in d.text for d in made)
 
 
 def test_a_user_text_with_a_hidden_attack_states_it() -> None:
@@ -46,7 +65,7 @@ def test_a_user_text_with_a_hidden_attack_states_it() -> None:
 def test_what_a_text_was_made_from_is_named_so_that_it_can_be_held_out() -> None:
     made = compose(examples(), replace(NOTHING, poisoned=200, hidden=20), seed=3)
     assert all({"docs", "asks"} & set(d.origins) for d in made)
-    assert any("wrappers 3" in d.origins for d in made)
+    assert any("phrases 3" in d.origins for d in made)
 
 
 def test_the_same_seed_gives_the_same_texts() -> None:
@@ -59,6 +78,7 @@ def test_written_phrases_are_of_both_labels_and_roles_with_no_gap_left_open() ->
     written = compose([], ComposeOptions(), seed=0)
     kinds = {(d.label, d.role) for d in written}
     assert kinds == {("attack", "user"), ("benign", "user"), ("benign", "tool")}
+    assert not any(d.composed for d in written if d.source.startswith("(written"))
     assert not any("{request}" in d.text or "{secret}" in d.text for d in written)
 
 

@@ -111,16 +111,24 @@ def test_neighbours_stand_beside_each_block() -> None:
 
 def test_platt_recovers_the_probabilities() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, 20_000)
-    labels = rng.random(20_000) < sigmoid(0.5 * logits + 0.2)
-    slope, offset = platt(logits, labels)
-    assert abs(slope - 0.5) < 0.05
-    assert abs(offset) < 0.4
+    logits = rng.normal(0, 3, (20_000, 2))
+    labels = rng.random(20_000) < sigmoid(logits @ [0.5, 0.2] + 0.2)
+    slopes, offset = platt(logits, labels, np.full(20_000, 1 / 20_000))
+    np.testing.assert_allclose(slopes, [0.5, 0.2], atol=0.05)
+    assert abs(offset - 0.2) < 0.1
 
 
 def test_a_perfect_separation_does_not_saturate() -> None:
     logits = np.array([-9.0, -8.0, 8.0, 9.0])
-    slope, offset = platt(logits, logits > 0)
-    scores = sigmoid(slope * logits + offset)
+    slopes, offset = platt(logits[:, None], logits > 0, np.full(4, 0.25))
+    scores = sigmoid(logits * slopes + offset)
     assert scores.max() < 1
     assert scores.min() > 0
+
+
+def test_a_detector_that_adds_little_still_counts() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(4000) % 2 == 0
+    logits = np.where(labels, 2.0, -2.0)[:, None] + rng.normal(0, [6, 12], (4000, 2))
+    slopes, _ = platt(logits, labels, np.full(4000, 1 / 4000))
+    assert 2 < slopes[0] / slopes[1] < 8  # 4, by the inverse of the variances

@@ -45,3 +45,9 @@ def test_effect_sizes_of_known_populations() -> None:
     assert stats.pooled_std(a, b)[0] == pytest.approx(1, abs=0.05)
     assert stats.silhouette(a, b)[0] > 0.4
     assert abs(stats.silhouette(b, rng.normal(0, 1, (5000, 1)))[0]) < 0.1
+
+
+def test_kinds_count_the_same_and_sources_within_a_kind() -> None:
+    kinds = np.array(["chat", "chat", "chat", "code"])
+    sources = np.array(["a", "a", "b", "a"])
+    assert stats.equal_kind_weights(kinds, sources).tolist() == [0.125, 0.125, 0.25, 0.5]

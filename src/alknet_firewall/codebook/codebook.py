@@ -17,6 +17,7 @@ from ..model.protocol import Activations, ModelIdentity
 from . import detection
 from .detection import Region, WindowShape
 from .head import ROLES, SequenceHead
+from .lexical import LexicalTable
 from .projection import pool_blocks, project
 from .results import DetectionResult
 
@@ -29,10 +30,10 @@ _BUNDLED = Path(__file__).parent.parent / "data" / "codebook"
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """A basis, a head, and for each role a region and thresholds. Nothing in it can change.
+    """A basis, a head, n-gram weights, and for each role a region and thresholds.
 
-    `basis` is `(layers, dimensions, hidden)` and `mean` `(layers, hidden)`,
-    float32. The same codebook and the same hidden states give the same scores.
+    Nothing in it can change. `basis` is `(layers, dimensions, hidden)` and `mean`
+    `(layers, hidden)`, float32. The same codebook and the same hidden states give the same scores.
     """
 
     identity: ModelIdentity
@@ -41,6 +42,7 @@ class Codebook:
     basis: Array
     mean: Array
     head: SequenceHead
+    lexical: LexicalTable
     regions: Mapping[Role, Region]
     thresholds: Mapping[Role, Thresholds]
     provenance: Mapping[str, Any]
@@ -101,20 +103,30 @@ class Codebook:
         """How rare `z` (layers, dimensions) is under normal text, rarest first."""
         return detection.score(z, self.regions[role], self.layers, top)
 
-    def detect(self, z: Array, role: Role = "user") -> DetectionResult:
-        """Score every place of one window; z is `(tokens, layers, dimensions)`."""
+    def detect(self, z: Array, ids: Sequence[int], role: Role = "user") -> DetectionResult:
+        """Score every place of one window; z is `(tokens, layers, dimensions)`, and
+        `ids` are its tokens."""
         means, sizes = pool_blocks(z, self.windows.block)
-        return detection.detect(means, sizes, self.head, ROLES.index(role), self.windows)
+        return self._detect(means, sizes, ids, role)
 
-    def scan(self, activations: Activations, role: Role = "user") -> DetectionResult:
-        """`detect(project(activations))` for hidden states per token, but faster.
+    def scan(
+        self, activations: Activations, ids: Sequence[int], role: Role = "user"
+    ) -> DetectionResult:
+        """`detect(project(activations), ids)` for hidden states per token, but faster.
 
         Projecting is linear, so blocks are averaged first and there are fewer
         tokens to project.
         """
         means, sizes = pool_blocks(self._stacked(activations), self.windows.block)
         z = project(means, self.basis, self.mean)
-        return detection.detect(z, sizes, self.head, ROLES.index(role), self.windows)
+        return self._detect(z, sizes, ids, role)
+
+    def _detect(
+        self, z: Array, sizes: NDArray[np.intp], ids: Sequence[int], role: Role
+    ) -> DetectionResult:
+        column = ROLES.index(role)
+        words = float(self.lexical.logits(ids)[column])
+        return detection.detect(z, sizes, words, self.head, column, self.windows)
 
     def _stacked(self, activations: Activations) -> Array:
         return np.stack([activations[layer] for layer in self.layers], axis=-2)

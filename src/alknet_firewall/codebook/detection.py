@@ -44,18 +44,24 @@ class Region:
 
 
 def detect(
-    z: Array, sizes: NDArray[np.intp], head: SequenceHead, role: int, shape: WindowShape
+    z: Array,
+    sizes: NDArray[np.intp],
+    words: float,
+    head: SequenceHead,
+    role: int,
+    shape: WindowShape,
 ) -> DetectionResult:
     """Score one window and each block in it.
 
     z is `(blocks, layers, dimensions)`, the mean of each block of `shape.block`
-    tokens (the last may be shorter), and `sizes` their numbers of tokens. The
-    window's score is that of its worst blocks; the others have less, in
-    proportion to how likely they are a part of the attack.
+    tokens (the last may be shorter), `sizes` their numbers of tokens, `words`
+    what the n-grams of the window add to its log-odds. The window's score is that
+    of its worst blocks; the others have less, in proportion to how likely they are
+    a part of the attack.
     """
     windows, blocks = head.logits(z)
     likely = sigmoid(blocks[:, role])
-    scores = sigmoid(windows[role]) * np.minimum(1, 2 * likely / likely.max())
+    scores = sigmoid(windows[role] + words) * np.minimum(1, 2 * likely / likely.max())
     runs = roll(likely[:, None].astype(np.float32), sizes, shape.run)
     return DetectionResult(
         places=_places(int(sizes.sum()), len(z), shape),

@@ -1,7 +1,7 @@
 """The four files of a codebook: reading with every check, and writing.
 
     basis.safetensors    basis_vectors, mean
-    regions.safetensors  per role: profile arrays; the head's arrays, per member
+    regions.safetensors  per role: profile arrays; the head's, per member; n-gram weights
     splines.json         per role: knots, coefficients, tail_decay
     config.json          model binding, windows, thresholds, provenance
 
@@ -29,6 +29,7 @@ from ..model.repository import sha256
 from .codebook import Codebook
 from .detection import Region, WindowShape
 from .head import ROLES, WIDTH, HeadMember, SequenceHead
+from .lexical import BUCKETS, LexicalTable
 from .profiles import DirectionProfile
 from .splines import SplineTable
 
@@ -40,7 +41,7 @@ BASIS, REGIONS, SPLINES, CONFIG = (
     "splines.json",
     "config.json",
 )
-FORMAT = 2
+FORMAT = 3
 
 Array = NDArray[np.float32]
 _T = TypeVar("_T")
@@ -103,6 +104,7 @@ def read(path: Path) -> Codebook:
         basis=basis.take("basis_vectors", (layers, dimensions, hidden)),
         mean=basis.take("mean", (layers, hidden)),
         head=_head(regions, layers * dimensions),
+        lexical=LexicalTable(regions.take("lexical.weights", (BUCKETS, len(ROLES)))),
         regions=MappingProxyType(_regions(regions, path / SPLINES, (layers, dimensions))),
         thresholds=MappingProxyType(config.thresholds),
         provenance=MappingProxyType(config.provenance),
@@ -288,7 +290,11 @@ def _region_tensors(codebook: Codebook) -> dict[str, Array]:
         for name, part in parts.items()
         for field in fields(part)
     }
-    return {"head.scale": codebook.head.scale, **tensors}
+    return {
+        "head.scale": codebook.head.scale,
+        "lexical.weights": codebook.lexical.weights,
+        **tensors,
+    }
 
 
 def _spline_file(codebook: Codebook, role: Role) -> SplineFile:

@@ -33,8 +33,9 @@ from .activations import extract
 from .basis import Basis, fit_basis
 from .compose import ComposeOptions, compose
 from .data_loader import DataFile, Example, load_folder, sample
-from .fitting import Task, fit_head
+from .fitting import Task, fit
 from .heads import HeadOptions
+from .lexical import read_buckets
 from .sequences import Rows, Targets, read_sequences, run_means
 from .stats import fit_profile
 
@@ -103,16 +104,17 @@ def build(
     _check_classes(rows, data)
     with cache_folder(cache) as folder:
         task, basis = prepare(model, chosen, rows, options, folder)
-    head, thresholds = fit_head(task)
+    fitted = fit(task)
     codebook = Codebook(
         identity=model.identity,
         layers=tuple(model.extraction_layers),
         windows=options.windows,
         basis=basis.vectors,
         mean=basis.mean,
-        head=head,
+        head=fitted.head,
+        lexical=fitted.lexical,
         regions={role: _region(role, task, options) for role in get_args(Role)},
-        thresholds=thresholds,
+        thresholds=fitted.thresholds,
         provenance=_provenance(files, chosen, options, licences or {}),
     )
     write(codebook, out)
@@ -132,8 +134,9 @@ def prepare(
         chunks, ~rows.attack, options.n_dimensions, blocks=options.svd_blocks, seed=options.seed
     )
     sequences = read_sequences(chunks, basis)
+    words = read_buckets(model, chosen, options.windows, options.max_tokens)
     targets = Targets.of(sequences, rows)
-    return Task(sequences, rows, targets, basis.scale, options.head, options.seed), basis
+    return Task(sequences, words, rows, targets, basis.scale, options.head, options.seed), basis
 
 
 @contextmanager

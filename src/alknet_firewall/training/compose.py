@@ -11,24 +11,31 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from .data_loader import Example
+from .evasions import DISGUISES, WRAPPINGS
 from .phrases import load
 from .records import dress
 
-__all__ = ["WRAPPER_FOLDS", "ComposeOptions", "compose"]
+__all__ = ["PHRASE_FOLDS", "ComposeOptions", "compose"]
 
-WRAPPER_FOLDS = 10
-"""Wrappers are dealt into folds that are held out like sources."""
+PHRASE_FOLDS = 10
+"""Wrappers and set-ups are dealt into folds that are held out like sources."""
 
 _LONGEST_CARRIER = 1800  # characters; more adds time and no variety
 _LONGEST_TASK = 300
+_LONGEST_ATTACK = 1500
+_PASSAGE = 400
+# Disguises that leave something to see; what the others hide, canonicalisation finds.
+_LEGIBLE = ("homoglyphs", "spaced letters", "hyphenated letters", "leetspeak", "case mixing")
 _BREAK = re.compile(r"(?<=[.!?;,>}\]])\s+|\n+")
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 Phrases = Sequence[str]
+_Origins = Sequence[Example | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +46,33 @@ class ComposeOptions:
     """Documents with an injection."""
     mixed: int = 5_000
     """Documents with a harmless foreign sentence."""
-    hidden: int = 2_000
+    hidden: int = 4_000
     """User texts with an attack somewhere in them."""
     suffixed: int = 600
     """User requests followed by machine-made noise."""
-    joined: int = 2_000
+    joined: int = 3_000
     """User texts made of two harmless ones."""
     requests: int = 2_500
     """Ordinary requests that stand alone where a tool's answer should."""
     pieces: int = 5_000
     """A few sentences of a document: a short text is not yet an instruction."""
-    framed: int = 3_000
+    framed: int = 4_000
     """Ordinary requests in the set-ups that people use for jailbreaks."""
+    tactical: int = 2_000
+    """Requests for something harmful in the same set-ups."""
+    disguised: int = 4_000
+    """Harmless texts in disguise or in markup: a disguise is not yet an attack."""
+    evading: int = 3_000
+    """Attacks in a disguise that leaves something to see, or in markup."""
+    noisy: int = 2_000
+    """User requests followed by fragments of words and signs."""
     written: bool = True
     """Take the written attacks and hard negatives as they are, too."""
 
     @classmethod
     def none(cls) -> ComposeOptions:
         """Nothing at all: a start for a few."""
-        return cls(0, 0, 0, 0, 0, 0, 0, 0, written=False)
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, written=False)
 
 
 def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> list[Example]:
@@ -78,6 +93,10 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
         (options.requests, bool(stock.requests), _request_alone),
         (options.pieces, bool(stock.documents), _piece),
         (options.framed, bool(stock.requests), _framed),
+        (options.tactical, True, _tactical),
+        (options.disguised, bool(stock.documents and stock.prompts), _disguised),
+        (options.evading, bool(stock.documents and stock.prompts), _evading),
+        (options.noisy, bool(stock.documents), _noisy),
     ]
     made = [make(rng, stock) for count, possible, make in kinds if possible for _ in range(count)]
     return [*made, *_written_attacks(rng), *_hard_negatives()] if options.written else made
@@ -91,17 +110,20 @@ class _Stock:
     prompts: list[Example]
     requests: list[Example]
     attacks: list[Example]
+    long_attacks: list[Example]
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> _Stock:
         benign = [e for e in examples if e.label == "benign" and e.text.strip()]
         user = [e for e in benign if e.role == "user"]
-        attacks = [e for e in examples if e.kind == "direct_injection" and _short(e)]
+        attacks = [e for e in examples if e.label == "attack" and e.role == "user"]
+        attacks += [e for e in _written_attacks(None) if e.source not in _WHOLE]
         return cls(
             documents=[e for e in benign if e.role == "tool"],
             prompts=user,
             requests=[e for e in user if e.kind == "benign_instruction" and _short(e)],
-            attacks=[*(e for e in attacks if e.role == "user"), *_written_attacks(None)],
+            attacks=[e for e in attacks if e.kind == "direct_injection" and _short(e)],
+            long_attacks=[e for e in attacks if len(e.text) <= _LONGEST_ATTACK],
         )
 
 
@@ -109,7 +131,7 @@ def _short(example: Example) -> bool:
     return 15 <= len(example.text) <= _LONGEST_TASK
 
 
-def _made(text: str, family: str, origins: Iterable[Example | str], **changes: object) -> Example:
+def _made(text: str, family: str, origins: _Origins, **changes: object) -> Example:
     names = [o if isinstance(o, str) else o.source for o in origins]
     example = Example(
         text,
@@ -137,23 +159,32 @@ def _poisoned(rng: random.Random, stock: _Stock) -> Example:
     )
 
 
-def _injection(rng: random.Random, stock: _Stock) -> tuple[str, list[Example | str]]:
+def _injection(rng: random.Random, stock: _Stock) -> tuple[str, _Origins]:
     """An injected string and what it was made from."""
     if rng.random() < 0.12:  # what users try on a model directly
         attack = rng.choice(stock.attacks)
         return attack.text, [attack]
+    if rng.random() < 0.15:
+        return _phrase(rng, load("injections")["complete"])
     payload, origins = _payload(rng, stock)
     if rng.random() < 0.15:  # nothing but the request itself
         return payload, origins
-    style = rng.choice(list(load("wrappers").values()))
-    number = rng.randrange(len(style))
-    text = style[number].replace("{payload}", payload)
+    wrapper, fold = _phrase(rng, rng.choice(list(load("wrappers").values())))
+    text = wrapper.replace("{payload}", payload)
     if rng.random() < 0.05:
         text = text.upper()
-    return text, [*origins, f"wrappers {number % WRAPPER_FOLDS}"]
+    if rng.random() < 0.1:
+        text = rng.choice(list(WRAPPINGS.values()))(text, rng)
+    return text, [*origins, *fold]
 
 
-def _payload(rng: random.Random, stock: _Stock) -> tuple[str, list[Example | str]]:
+def _phrase(rng: random.Random, phrases: Phrases) -> tuple[str, _Origins]:
+    """One of the phrases, and the fold that it is held out with."""
+    number = rng.randrange(len(phrases))
+    return phrases[number], [f"phrases {number % PHRASE_FOLDS}"]
+
+
+def _payload(rng: random.Random, stock: _Stock) -> tuple[str, _Origins]:
     if stock.requests and rng.random() < 0.25:
         request = rng.choice(stock.requests)
         return request.text, [request]
@@ -167,6 +198,8 @@ def _mixed(rng: random.Random, stock: _Stock) -> Example:
     else:
         source = rng.choice(stock.documents)
         other, origins = rng.choice(_sentences(source.text) or [""]), [source]
+    if rng.random() < 0.15:
+        other = rng.choice(list(WRAPPINGS.values()))(other, rng)
     text, _ = _in_document(rng, carrier.text, other)
     return _made(text, "mixed", [carrier, *origins])
 
@@ -183,8 +216,47 @@ def _piece(rng: random.Random, stock: _Stock) -> Example:
 
 def _framed(rng: random.Random, stock: _Stock) -> Example:
     request = rng.choice(stock.requests)
-    text = rng.choice(load("frames")["frames"]).replace("{request}", request.text)
-    return _made(text, "framed", [request], kind="benign_hard_negative", role="user")
+    frame, fold = _phrase(rng, load("frames")["frames"])
+    text = frame.replace("{request}", request.text)
+    return _made(text, "framed", [request, *fold], kind="benign_hard_negative", role="user")
+
+
+def _tactical(rng: random.Random, stock: _Stock) -> Example:
+    frame, fold = _phrase(rng, load("frames")["frames"])
+    text = frame.replace("{request}", rng.choice(load("user_attacks")["harmful_requests"]))
+    return _made(text, "tactical", fold, label="attack", kind="jailbreak", role="user")
+
+
+def _disguised(rng: random.Random, stock: _Stock) -> Example:
+    base = rng.choice(rng.choice([stock.documents, stock.prompts, _hard_negatives()]))
+    passage = _part(rng, base.text, _PASSAGE)
+    text = rng.choice([*DISGUISES.values(), *WRAPPINGS.values()])(passage, rng)
+    if rng.random() < 0.5:
+        text = _insert(rng, _part(rng, base.text), text)
+    return _made(text, "disguised", [base], kind=base.kind, role=base.role)
+
+
+def _evading(rng: random.Random, stock: _Stock) -> Example:
+    ways = [*(DISGUISES[name] for name in _LEGIBLE), *WRAPPINGS.values()]
+    if rng.random() < 0.5:
+        attack = rng.choice(rng.choice([stock.attacks, stock.long_attacks]))
+        carrier, plain, kind = rng.choice(stock.prompts), attack.text, attack.kind
+        origins: _Origins = [attack]
+    else:
+        carrier = rng.choice(stock.documents)
+        plain, origins = _injection(rng, stock)
+        kind = "indirect_injection"
+    injection = rng.choice(ways)(plain, rng)
+    text = injection if rng.random() < 0.4 else _insert(rng, _part(rng, carrier.text), injection)
+    return _made(
+        text,
+        "evading",
+        [*origins, carrier],
+        label="attack",
+        kind=kind,
+        role=carrier.role,
+        injection=injection,
+    )
 
 
 def _in_document(rng: random.Random, carrier: str, foreign: str) -> tuple[str, str]:
@@ -220,12 +292,15 @@ def _sentences(text: str) -> list[str]:
 
 
 def _hidden(rng: random.Random, stock: _Stock) -> Example:
-    attack, prompt = rng.choice(stock.attacks), rng.choice(stock.prompts)
-    text = _insert(rng, _part(rng, prompt.text), attack.text)
+    attack = rng.choice(rng.choice([stock.attacks, stock.attacks, stock.long_attacks]))
+    carrier = rng.choice(
+        rng.choice([stock.prompts, stock.prompts, stock.documents or stock.prompts])
+    )
+    text = _insert(rng, _part(rng, carrier.text), attack.text)
     return _made(
         text,
         "hidden",
-        [attack, prompt],
+        [attack, carrier],
         label="attack",
         kind="direct_injection",
         role="user",
@@ -235,13 +310,15 @@ def _hidden(rng: random.Random, stock: _Stock) -> Example:
 
 def _joined(rng: random.Random, stock: _Stock) -> Example:
     first, second = rng.choice(stock.prompts), rng.choice(stock.prompts)
-    text = _insert(rng, _part(rng, first.text), _part(rng, second.text, 400))
+    if stock.documents and rng.random() < 0.4:  # a task and the text it is about
+        first = rng.choice(stock.documents)
+    text = _insert(rng, _part(rng, first.text), _part(rng, second.text, _PASSAGE))
     return _made(text, "joined", [first, second], kind="benign_chat", role="user")
 
 
 def _suffixed(rng: random.Random, stock: _Stock) -> Example:
     """A request with a suffix like those that gradient search finds (arXiv:2307.15043)."""
-    request = rng.choice(load("user_attacks")["requests"])
+    request = rng.choice(load("user_attacks")[rng.choice(["requests", "harmful_requests"])])
     pieces = [
         rng.choice(_WORD.findall(rng.choice(stock.documents).text[:2000]) or ["."])
         for _ in range(rng.randint(10, 28))
@@ -251,6 +328,48 @@ def _suffixed(rng: random.Random, stock: _Stock) -> Example:
     )
     text = f"{request} {suffix.strip()}"
     return _made(text, "suffixed", [], label="attack", kind="jailbreak", role="user")
+
+
+def _noisy(rng: random.Random, stock: _Stock) -> Example:
+    """Like `_suffixed`, with pieces as a tokenizer cuts them, from texts of all kinds."""
+    request = rng.choice(load("user_attacks")[rng.choice(["harmful_requests", "refused_requests"])])
+    suffix = "".join(map(_scrap(rng, stock), range(rng.randint(10, 30))))
+    text = f"{request}{rng.choice([' ', '. ', ''])}{suffix.strip()}"
+    return _made(text, "noisy", [], label="attack", kind="jailbreak", role="user")
+
+
+_SIGNS = (
+    "\\",
+    "!--",
+    "](",
+    "**",
+    "{{",
+    "}}",
+    '="',
+    "'';",
+    "::",
+    '("',
+    ".\\",
+    "\\+",
+    "//",
+    "->",
+    "%%",
+    "==",
+)
+
+
+def _scrap(rng: random.Random, stock: _Stock) -> Callable[[int], str]:
+    def scrap(_: int) -> str:
+        text = rng.choice(rng.choice([stock.documents, stock.prompts or stock.documents])).text
+        words = _WORD.findall(text[:1500]) or ["."]
+        word: str = rng.choice(words)
+        if len(word) > 4 and rng.random() < 0.5:
+            cut = rng.randrange(2, len(word) - 1)
+            word = rng.choice([word[:cut], word[cut:], word[cut:].capitalize()])
+        sign = rng.choice(_SIGNS) if rng.random() < 0.25 else ""
+        return word + sign + rng.choice([" ", " ", ""])
+
+    return scrap
 
 
 def _mangled(rng: random.Random) -> Callable[[str], str]:
@@ -271,22 +390,21 @@ def _request_alone(rng: random.Random, stock: _Stock) -> Example:
 
 def _written_attacks(rng: random.Random | None) -> list[Example]:
     """The written user attacks, their placeholders filled (without `rng`, by turns)."""
-    written = load("user_attacks")
-    texts = [text for family, texts in written.items() if family not in _FILLERS for text in texts]
     return [
-        _made(
-            _filled(text, number, rng),
-            "written attacks",
-            [],
-            label="attack",
-            kind="direct_injection",
-            role="user",
-        )
+        _written(_filled(text, number, rng), family, "direct_injection", "user", "attack")
+        for family, texts in load("user_attacks").items()
+        if family not in _FILLERS
         for number, text in enumerate(texts)
     ]
 
 
-_FILLERS = {"requests": "{request}", "secrets": "{secret}"}
+_FILLERS = {
+    "requests": "{request}",
+    "harmful_requests": "{request}",
+    "refused_requests": "{request}",
+    "secrets": "{secret}",
+}
+_WHOLE = ("(written: hijacked_questions)",)  # a harmless beginning is a part of them
 
 
 def _filled(text: str, number: int, rng: random.Random | None) -> str:
@@ -297,15 +415,23 @@ def _filled(text: str, number: int, rng: random.Random | None) -> str:
     return text
 
 
+@cache
 def _hard_negatives() -> list[Example]:
     kinds = {"user": "benign_hard_negative", "tool": "benign_document"}
-    written = [
-        (role, text)
+    families = [
+        (role, family, texts)
         for role, families in load("hard_negatives").items()
-        for texts in families.values()
+        for family, texts in families.items()
+    ]
+    families.append(("user", "styled", load("frames")["prompts"]))
+    return [
+        _written(text, family, kinds[role], role, "benign")
+        for role, family, texts in families
         for text in texts
     ]
-    written += [("user", text) for text in load("frames")["prompts"]]
-    return [
-        _made(text, "hard negatives", [], kind=kinds[role], role=role) for role, text in written
-    ]
+
+
+def _written(text: str, family: str, kind: str, role: str, label: str) -> Example:
+    """A phrase that is a text of its own: one of a source like any other."""
+    example = _made(text, f"written: {family}", [], kind=kind, role=role, label=label)
+    return replace(example, composed=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import fmin_l_bfgs_b
 
 from ..codebook.head import (
     ROLES,
@@ -241,19 +241,25 @@ class Adam:
         return float(self._options.learning_rate * warm * decay)
 
 
-def platt(logits: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """The (slope, offset) that make `sigmoid(slope * logit + offset)` a probability.
+def platt(
+    logits: NDArray[np.float64], labels: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """The slopes and offset that make `sigmoid(logits @ slopes + offset)` a probability.
+
+    `logits` is `(texts, detectors)`, `weights` `(texts,)`; no slope is below 0.
 
     Platt scaling (1999) on held-out logits, with his smoothed targets, so that
-    a perfect separation does not saturate; both classes count the same.
+    a perfect separation does not saturate.
     """
     positives, negatives = int(labels.sum()), int((~labels).sum())
     targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    weights = np.where(labels, 0.5 / positives, 0.5 / negatives)
 
-    def loss(parameters: NDArray[np.float64]) -> float:
-        logit = np.exp(parameters[0]) * logits + parameters[1]
-        return float((weights * (np.logaddexp(0, logit) - targets * logit)).sum())
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logit = logits @ parameters[:-1] + parameters[-1]
+        slack = weights * (sigmoid(logit) - targets)
+        value = (weights * (np.logaddexp(0, logit) - targets * logit)).sum()
+        return float(value), np.append(logits.T @ slack, slack.sum())
 
-    log_slope, offset = minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    return float(np.exp(log_slope)), float(offset)
+    bounds = [(0.0, np.inf)] * logits.shape[1] + [(-np.inf, np.inf)]
+    found = fmin_l_bfgs_b(loss, np.zeros(len(bounds)), bounds=bounds)[0]
+    return np.asarray(found[:-1]), float(found[-1])

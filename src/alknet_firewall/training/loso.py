@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..alarm import Role
 from ..codebook.head import ROLES, sigmoid
@@ -41,11 +42,17 @@ def leave_sources_out(
     logits = held_out_logits(task)
     column = np.array([ROLES.index(example.role) for example in examples])
     scores = sigmoid(logits[np.arange(len(examples)), column])
-    shown = np.flatnonzero(~rows.composed)
-    columns = Columns.of(
-        [examples[index] for index in shown], [float(s) for s in scores[shown]], [0] * len(shown)
-    )
-    return {"groups": GROUPS, **held_out_figures(columns)}
+
+    def columns(chosen: NDArray[np.bool_]) -> Columns:
+        shown = np.flatnonzero(chosen)
+        found = [float(score) for score in scores[shown]]
+        return Columns.of([examples[index] for index in shown], found, [0] * len(shown))
+
+    figures = {"groups": GROUPS, **held_out_figures(columns(~rows.composed))}
+    # Wrappers are held out as sources are: what the head makes of new ones.
+    judged = rows.composed & np.isfinite(logits[:, 0])
+    figures["roles"]["tool, composed"] = _ranked(columns(judged).of_role("tool"))
+    return figures
 
 
 def held_out_figures(rows: Columns) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Rows:
     attack: Mask
     role: NDArray[np.str_]
     source: NDArray[np.str_]
+    kind: NDArray[np.str_]
     composed: Mask
     known: Mask
     """The injected string of this attack is known."""
@@ -47,6 +48,7 @@ class Rows:
             attack=np.array([example.label == "attack" for example in examples]),
             role=np.array([example.role for example in examples]),
             source=np.array([example.source for example in examples]),
+            kind=np.array([example.kind for example in examples]),
             composed=np.array([example.composed for example in examples]),
             known=np.array([example.injection is not None for example in examples]),
             origins=[example.origins for example in examples],

@@ -12,6 +12,7 @@ from ..codebook.profiles import DirectionProfile
 __all__ = [
     "auc",
     "cohen_d",
+    "equal_kind_weights",
     "equal_source_weights",
     "fit_profile",
     "pooled_std",
@@ -83,6 +84,15 @@ def equal_source_weights(sources: NDArray[np.str_], labels: NDArray[np.bool_]) -
         shares = 1 / counts[inverse]
         weights[mine] = shares / shares.sum()
     return weights
+
+
+def equal_kind_weights(kinds: NDArray[np.str_], sources: NDArray[np.str_]) -> Array:
+    """Weights that sum to 1, every kind counting the same, and in it every source."""
+    weights = np.zeros(len(kinds))
+    for kind in np.unique(kinds):
+        mine = kinds == kind
+        weights[mine] = equal_source_weights(sources[mine], np.ones(int(mine.sum()), dtype=bool))
+    return np.asarray(weights / max(weights.sum(), 1))
 
 
 def auc(scores: Array, labels: NDArray[np.bool_], weights: Array) -> float:
