@@ -50,6 +50,15 @@ def test_the_function_stays_the_same(seed: int) -> None:
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
 
 
+def test_the_order_in_which_a_file_is_read_does_not_matter() -> None:
+    weights = tensors(np.random.default_rng(0))
+    sizes = {"post_attention_layernorm": HIDDEN, "mlp.up_proj": INNER}
+    seen = {f"0.{n}": np.arange(1, k + 1, dtype=np.float32) for n, k in sizes.items()}
+    one, other = smoothed(weights, seen), smoothed(weights, dict(reversed(seen.items())))
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+
+
 def test_a_column_that_was_never_seen_is_no_reason_to_divide_by_nothing() -> None:
     weights = tensors(np.random.default_rng(0))
     changed = smoothed(weights, {"0.input_layernorm": np.zeros(HIDDEN, np.float32)})

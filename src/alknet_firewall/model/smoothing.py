@@ -47,7 +47,8 @@ def smoothed(tensors: Tensors, seen: Tensors) -> Tensors:
     Weights are `(out, in)` as PyTorch stores them.
     """
     changed = dict(tensors)
-    for key, magnitude in seen.items():
+    # In a fixed order: up_proj takes scale from one neighbour and gives it to another.
+    for key, magnitude in sorted(seen.items()):
         layer, _, part = key.partition(".")
         prefix = f"model.layers.{layer}."
         source, readers = f"{prefix}{part}.weight", [f"{prefix}{r}.weight" for r in _PAIRS[part]]
