@@ -79,8 +79,6 @@ def test_alarm_levels_are_those_of_the_reference(
     apart = [abs(ours.score - theirs.score) for ours, theirs in pairs]
     mean = sum(apart) / len(apart)
     print(f"{precision}: {equal} of {len(pairs)} levels equal, scores {mean:.3g} apart on average")
-    # Composed texts lie closer to the thresholds than collected ones, and the head
-    # is compiled for int8 and bound to it (docs/decisions/0006).
     assert equal >= 0.99 * len(pairs)
 
 
