@@ -16,6 +16,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 # Installed by scripts/test-integrations, and run by the tests with other files.
 COMMANDS = re.compile(
     r"pip install [\w' \[\]-]+|litellm --config \S+|alknet-firewall serve --config proxy.toml"
+    r'|export LITELLM_MASTER_KEY="sk-\$\(openssl rand -hex 32\)"'
 )
 
 
