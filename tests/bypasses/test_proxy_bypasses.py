@@ -25,7 +25,7 @@ from alknet_firewall.firewall import Firewall
 from alknet_firewall.proxy.app import create_app
 from alknet_firewall.proxy.server import running
 
-from ..e2e.upstream import Upstream
+from ..e2e.upstream import Upstream, serving
 from ..proxy.fakes import FakeFirewall
 
 ATTACK = (
@@ -43,9 +43,7 @@ STRICT = PolicyConfig(default=LevelActions(suspicious="block"))
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    served = Upstream()
-    with running(served.app) as url:
-        served.url = url
+    with serving() as served:
         yield served
 
 

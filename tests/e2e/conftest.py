@@ -11,14 +11,12 @@ from alknet_firewall.firewall import Firewall
 from alknet_firewall.proxy.app import create_app
 from alknet_firewall.proxy.server import running
 
-from .upstream import Upstream
+from .upstream import Upstream, serving
 
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[Upstream]:
-    served = Upstream()
-    with running(served.app) as url:
-        served.url = url
+    with serving() as served:
         yield served
 
 

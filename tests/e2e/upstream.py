@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from alknet_firewall.proxy.echo import create_echo_app, echo_chat
+from alknet_firewall.proxy.server import running
 
 from .answers import STREAMS, WHOLE
 
@@ -105,3 +107,12 @@ def _calling(model: str) -> dict[str, Any]:
         "model": model,
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
     }
+
+
+@contextmanager
+def serving() -> Iterator[Upstream]:
+    """An upstream on a port of its own."""
+    served = Upstream()
+    with running(served.app) as url:
+        served.url = url
+        yield served

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from alknet_firewall.integrations._guard import Guard
-from alknet_firewall.proxy.server import running
 
-from ..e2e.upstream import Upstream
+from ..e2e.upstream import Upstream, serving
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +19,7 @@ def guard() -> Guard:
 
 @pytest.fixture(scope="session")
 def served_upstream() -> Iterator[Upstream]:
-    served = Upstream()
-    with running(served.app) as url:
-        served.url = url
+    with serving() as served:
         yield served
 
 

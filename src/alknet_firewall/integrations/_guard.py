@@ -24,7 +24,7 @@ from ..firewall import Firewall
 from ..proxy.cache import digest
 from ..proxy.content import Content, Shape, extract
 from ..proxy.leaves import Untrusted
-from ..proxy.logs import log_fields
+from ..proxy.logs import log_verdict
 from ..proxy.options import Action
 from ..proxy.policy import Context, Finding, Verdict, judge
 from ..proxy.responses import block_error
@@ -233,15 +233,5 @@ def _advice(flagged: Sequence[Finding]) -> str:
 
 
 def _note(verdict: Verdict) -> None:
-    if (worst := verdict.worst) is None or verdict.intended == "allow":
-        return
-    fields = {
-        "action": verdict.action,
-        "would": verdict.intended,
-        "level": worst.alarm.level.name,
-        "score": round(worst.alarm.score, 4),
-        "role": worst.text.role,
-        "path": worst.text.json_path,
-        "texts": len(verdict.findings),
-    }
-    log_fields(_log, logging.WARNING, "verdict", fields)
+    if verdict.intended != "allow":
+        log_verdict(_log, verdict)

@@ -17,7 +17,7 @@ from .calls import Call, beside, read_json, read_raw, received, while_connected
 from .content import Content, Shape, extract
 from .exchange import Exchange
 from .headers import to_upstream
-from .logs import log_fields
+from .logs import log_fields, log_verdict
 from .policy import Verdict
 from .refusals import can_refuse, refusal
 from .responses import (
@@ -201,16 +201,5 @@ def _model_in(target: str) -> str | None:
 
 
 def _log_verdict(exchange: Exchange, verdict: Verdict) -> None:
-    if (worst := verdict.worst) is None or verdict.action == "allow":
-        return
-    fields = {
-        "action": verdict.action,
-        "would": verdict.intended,
-        "level": worst.alarm.level.name,
-        "score": round(worst.alarm.score, 4),
-        "role": worst.text.role,
-        "path": worst.text.json_path,
-        "texts": len(verdict.findings),
-        "request": exchange.request_id,
-    }
-    log_fields(_log, logging.WARNING, "verdict", fields)
+    if verdict.action != "allow":
+        log_verdict(_log, verdict, request=exchange.request_id)

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-__all__ = ["JsonFormatter", "configure_logging", "log_fields"]
+from .policy import Verdict
+
+__all__ = ["JsonFormatter", "configure_logging", "log_fields", "log_verdict"]
 
 
 def log_fields(
@@ -18,6 +20,23 @@ def log_fields(
     written = " ".join(f"{key}={value}" for key, value in fields.items())
     extra = {"alknet_event": event, "alknet_fields": dict(fields)}
     logger.log(level, "%s", written, extra=extra)
+
+
+def log_verdict(logger: logging.Logger, verdict: Verdict, **more: object) -> None:
+    """Log what was found worst and what is done about it; nothing if nothing was screened."""
+    if (worst := verdict.worst) is None:
+        return
+    fields = {
+        "action": verdict.action,
+        "would": verdict.intended,
+        "level": worst.alarm.level.name,
+        "score": round(worst.alarm.score, 4),
+        "role": worst.text.role,
+        "path": worst.text.json_path,
+        "texts": len(verdict.findings),
+        **more,
+    }
+    log_fields(logger, logging.WARNING, "verdict", fields)
 
 
 class JsonFormatter(logging.Formatter):
