@@ -20,6 +20,7 @@ from .config import Config, FirewallConfig, Thresholds
 from .errors import ScreeningError, TextTooLongError
 from .model.embedded import EmbeddedModel
 from .model.protocol import DetectorModel, Encoding
+from .threads import thread_count
 from .windows import window_bounds
 
 __all__ = ["Firewall", "readable"]
@@ -74,11 +75,12 @@ class Firewall:
             raise ScreeningError(f"role must be 'user' or 'tool', not {role!r}")
         model, codebook = self._load()
         encoding = self._encode(model, text)  # before anything else: it bounds the text
-        read = [_screened(model, codebook, raw(text), encoding, role)]
+        threads = thread_count(self._config.threads)
+        read = [_screened(model, codebook, raw(text), encoding, role, threads)]
         if self._config.canonical:
             for reading in readings(text)[1:]:
                 encoding = model.encode(readable(reading.text))
-                read.append(_screened(model, codebook, reading, encoding, role))
+                read.append(_screened(model, codebook, reading, encoding, role, threads))
         limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
         return _alarm(codebook, role, read, limits, started)
 
@@ -168,21 +170,40 @@ class _Screened:
 
 
 def _screened(
-    model: DetectorModel, codebook: Codebook, reading: Reading, encoding: Encoding, role: Role
+    model: DetectorModel,
+    codebook: Codebook,
+    reading: Reading,
+    encoding: Encoding,
+    role: Role,
+    threads: int,
 ) -> _Screened:
-    return _Screened(reading, encoding, list(_detections(model, codebook, encoding.ids, role)))
+    """What each window found. Several are run side by side: one window keeps two
+    cores only half busy."""
+    ids, shape = encoding.ids, codebook.windows
+    bounds = window_bounds(len(ids), shape.tokens, shape.overlap)
+
+    def detected(place: tuple[int, int]) -> DetectionResult:
+        return _detection(model, codebook, ids, place, role)
+
+    if len(bounds) < 2 or threads < 2:
+        return _Screened(reading, encoding, list(map(detected, bounds)))
+    with ThreadPoolExecutor(max_workers=min(threads, len(bounds))) as pool:
+        return _Screened(reading, encoding, list(pool.map(detected, bounds)))
 
 
-def _detections(
-    model: DetectorModel, codebook: Codebook, ids: Sequence[int], role: Role
-) -> Iterator[DetectionResult]:
-    """What each window of the model found, places counted from the text's start."""
-    shape = codebook.windows
-    for start, end in window_bounds(len(ids), shape.tokens, shape.overlap):
-        states = model.infer([model.bos_id, *ids[start:end]])
-        # Position 0 is the BOS token: an attention sink, not text.
-        text_states = {layer: state[1:] for layer, state in states.items()}
-        yield codebook.scan(text_states, ids[start:end], role).shifted(start)
+def _detection(
+    model: DetectorModel,
+    codebook: Codebook,
+    ids: Sequence[int],
+    place: tuple[int, int],
+    role: Role,
+) -> DetectionResult:
+    """What one window of the model found, places counted from the text's start."""
+    window = ids[slice(*place)]
+    states = model.infer([model.bos_id, *window])
+    # Position 0 is the BOS token: an attention sink, not text.
+    text_states = {layer: state[1:] for layer, state in states.items()}
+    return codebook.scan(text_states, window, role).shifted(place[0])
 
 
 def _alarm(

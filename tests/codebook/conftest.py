@@ -3,7 +3,7 @@ import pytest
 
 from alknet_firewall.codebook import Codebook
 from alknet_firewall.codebook.detection import Region, WindowShape
-from alknet_firewall.codebook.head import HeadMember, SequenceHead
+from alknet_firewall.codebook.head import HeadMember, SequenceHead, stacked
 from alknet_firewall.codebook.lexical import BUCKETS, LexicalTable
 from alknet_firewall.codebook.profiles import DirectionProfile
 from alknet_firewall.codebook.splines import fit_splines
@@ -35,7 +35,7 @@ def make_head(rng: np.random.Generator) -> SequenceHead:
     options = HeadOptions(units=UNITS, queries=2, hidden=3)
     members = [HeadMember(**initial(rng, LAYERS * DIMENSIONS, options)) for _ in range(2)]
     scale = np.abs(rng.standard_normal(LAYERS * DIMENSIONS)).astype(np.float32) + 0.5
-    return SequenceHead(scale, tuple(members))
+    return SequenceHead(scale, stacked(members))
 
 
 @pytest.fixture

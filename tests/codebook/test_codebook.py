@@ -74,7 +74,7 @@ def test_nothing_in_it_can_be_changed(folder: Path) -> None:
         region.profile.scale,
         codebook.head.scale,
         codebook.lexical.weights,
-        codebook.head.members[1].conv1_weight,
+        codebook.head.members.conv1_weight,
         region.splines.knots,
     ):
         with pytest.raises(ValueError, match="read-only"):
@@ -178,7 +178,12 @@ def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
         ("basis.safetensors", _set("mean", np.full((2, 8), np.nan, np.float32)), "not finite"),
         ("regions.safetensors", lambda t: t.pop("tool.centroids"), "tool.centroids"),
         ("regions.safetensors", _set("user.scale", np.zeros((2, 3), np.float32)), "above 0"),
-        ("regions.safetensors", _set("head.0.hidden_bias", np.zeros(9, np.float32)), "shape"),
+        ("regions.safetensors", _set("head.hidden_bias", np.ones((2, 1, 9), np.float32)), "shape"),
+        (
+            "regions.safetensors",
+            _set("head.embed_weight", np.zeros((0, 6, 8), np.float32)),
+            "empty",
+        ),
         ("splines.json", _spline("knots", (0, 3), 1e9), "strictly increasing"),
         ("splines.json", _spline("coefficients", (1, 0, 0), -0.1), "leaves"),
         ("splines.json", _spline("coefficients", (1, 2, 0), 0.99), "increasing at the knots"),

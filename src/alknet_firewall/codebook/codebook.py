@@ -117,9 +117,10 @@ class Codebook:
         Projecting is linear, so blocks are averaged first and there are fewer
         tokens to project.
         """
-        means, sizes = pool_blocks(self._stacked(activations), self.windows.block)
+        pooled = [pool_blocks(activations[layer], self.windows.block) for layer in self.layers]
+        means = np.stack([means for means, _ in pooled], axis=-2)
         z = project(means, self.basis, self.mean)
-        return self._detect(z, sizes, ids, role)
+        return self._detect(z, pooled[0][1], ids, role)
 
     def _detect(
         self, z: Array, sizes: NDArray[np.intp], ids: Sequence[int], role: Role

@@ -62,11 +62,12 @@ def detect(
     windows, blocks = head.logits(z)
     likely = sigmoid(blocks[:, role])
     scores = sigmoid(windows[role] + words) * np.minimum(1, 2 * likely / likely.max())
-    runs = roll(likely[:, None].astype(np.float32), sizes, shape.run)
+    worst = int(np.argmax(roll(likely[:, None].astype(np.float32), sizes, shape.run)))
+    run = slice(worst, worst + shape.run)
     return DetectionResult(
         places=_places(int(sizes.sum()), len(z), shape),
         scores=np.asarray(scores, dtype=np.float64),
-        z=roll(z, sizes, shape.run)[int(np.argmax(runs))],
+        z=np.average(z[run], axis=0, weights=sizes[run]).astype(np.float32),
     )
 
 
@@ -81,8 +82,7 @@ def score(
     signal is the two-sided tail probability and the side is kept beside it.
     """
     flat = z.reshape(-1).astype(np.float64)
-    tails = region.splines.tail_probability(flat)
-    high = region.splines.cdf(flat) > 0.5
+    tails, high = region.splines.tail_probability(flat)
     return [
         DimensionSignal(
             layer=layers[index // z.shape[1]],

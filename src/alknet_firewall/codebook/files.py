@@ -1,7 +1,7 @@
 """The four files of a codebook: reading with every check, and writing.
 
     basis.safetensors    basis_vectors, mean
-    regions.safetensors  per role: profile arrays; the head's, per member; n-gram weights
+    regions.safetensors  per role: profile arrays; the head's; n-gram weights
     splines.json         per role: knots, coefficients, tail_decay
     config.json          model binding, windows, thresholds, provenance
 
@@ -41,7 +41,7 @@ BASIS, REGIONS, SPLINES, CONFIG = (
     "splines.json",
     "config.json",
 )
-FORMAT = 3
+FORMAT = 4
 
 Array = NDArray[np.float32]
 _T = TypeVar("_T")
@@ -183,10 +183,6 @@ class _Tensors:
         except (OSError, SafetensorError) as error:
             raise CodebookFormatError(f"{path}: cannot be read ({error})") from error
 
-    def members(self) -> int:
-        """How many members of the head there are; at least one."""
-        return max(1, sum(name.endswith(".embed_weight") for name in self._tensors))
-
     def take(self, name: str, shape: tuple[int | None, ...]) -> Array:
         """A finite float32 tensor of this shape (None: any size), not writable."""
         array = self._tensors.get(name)
@@ -196,6 +192,7 @@ class _Tensors:
             wanted in (None, size) for size, wanted in zip(array.shape, shape, strict=True)
         )
         _check(fits, self._path, f"{name!r} has shape {array.shape} and must have {shape}")
+        _check(array.size > 0, self._path, f"{name!r} is empty")
         _check(array.dtype == np.float32, self._path, f"{name!r} is {array.dtype}, not float32")
         _check(bool(np.isfinite(array).all()), self._path, f"{name!r} has values not finite")
         return _frozen(array)
@@ -212,17 +209,18 @@ def _head(tensors: _Tensors, inputs: int) -> SequenceHead:
     scale = tensors.take("head.scale", (inputs,))
     if not (scale > 0).all():
         raise CodebookFormatError("the tensor 'head.scale' has values that are not above 0")
-    members = tuple(_member(tensors, number, inputs) for number in range(tensors.members()))
-    return SequenceHead(scale, members)
+    return SequenceHead(scale, _members(tensors, inputs))
 
 
-def _member(tensors: _Tensors, number: int, inputs: int) -> HeadMember:
-    def take(name: str, *shape: int | None) -> Array:
-        return tensors.take(f"head.{number}.{name}", shape)
+def _members(tensors: _Tensors, inputs: int) -> HeadMember:
+    members, _, units = tensors.take("head.embed_weight", (None, inputs, None)).shape
+    queries = tensors.take("head.query_weight", (members, units, None)).shape[2]
+    into_hidden = (members, (queries + 1) * units, None)
+    hidden = tensors.take("head.hidden_weight", into_hidden).shape[2]
 
-    embed, query = take("embed_weight", inputs, None), take("query_weight", None, None)
-    units, queries = embed.shape[1], query.shape[1]
-    hidden = take("hidden_weight", (queries + 1) * units, None).shape[1]
+    def take(name: str, *shape: int) -> Array:
+        return tensors.take(f"head.{name}", (members, *shape))
+
     sizes = {
         "embed": (inputs, units),
         "conv1": (WIDTH * units, units),
@@ -234,7 +232,7 @@ def _member(tensors: _Tensors, number: int, inputs: int) -> HeadMember:
         "output": (hidden, len(ROLES)),
     }
     arrays = {f"{name}_weight": take(f"{name}_weight", *size) for name, size in sizes.items()}
-    arrays |= {f"{name}_bias": take(f"{name}_bias", size[1]) for name, size in sizes.items()}
+    arrays |= {f"{name}_bias": take(f"{name}_bias", 1, size[1]) for name, size in sizes.items()}
     return HeadMember(whole_weight=take("whole_weight", units, units), **arrays)
 
 
@@ -284,7 +282,7 @@ def _region_tensors(codebook: Codebook) -> dict[str, Array]:
     parts: dict[str, DirectionProfile | HeadMember] = {
         role: region.profile for role, region in codebook.regions.items()
     }
-    parts |= {f"head.{number}": member for number, member in enumerate(codebook.head.members)}
+    parts["head"] = codebook.head.members
     tensors = {
         f"{name}.{field.name}": getattr(part, field.name)
         for name, part in parts.items()

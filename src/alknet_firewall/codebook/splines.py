@@ -39,21 +39,24 @@ class SplineTable:
 
     def cdf(self, x: Array) -> Array:
         """P(X <= x), in [0, 1], non-decreasing, for every finite x."""
-        low, high = self._tails(x)
+        return self._cdf(x, *self._tails(x))
+
+    def _cdf(self, x: Array, low: Array, high: Array) -> Array:
         inside = self._hermite(x)
         return np.where(
             low < 1, low * self.values[:, 0], np.where(high < 1, 1 - self._upper(high), inside)
         )
 
-    def tail_probability(self, x: Array) -> Array:
-        """Two-sided: twice the smaller of P(X <= x) and P(X > x), in [0, 1].
+    def tail_probability(self, x: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Two-sided: twice the smaller of P(X <= x) and P(X > x), in [0, 1]; and whether
+        x is in the upper half.
 
         The far upper tail keeps its precision: it is not computed as 1 - cdf.
         """
-        _, high = self._tails(x)
-        cdf = self.cdf(x)
+        low, high = self._tails(x)
+        cdf = self._cdf(x, low, high)
         above = np.where(high < 1, self._upper(high), 1 - cdf)
-        return np.asarray(np.clip(2 * np.minimum(cdf, above), 0, 1))
+        return np.asarray(np.clip(2 * np.minimum(cdf, above), 0, 1)), cdf > 0.5
 
     def inverse(self, p: Array) -> Array:
         """The x with cdf(x) = p, for p in (0, 1)."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import Precision
 from ..errors import UnsupportedModelError
+from ..threads import thread_count
 from .inputs import check_ids
 from .protocol import Activations, Encoding, Extraction, ModelIdentity
 from .smoothing import Tensors, largest_seen, smoothed
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_LAYERS", "EmbeddedModel"]
 
 DEFAULT_LAYERS = (2, 4, 6)
-
-_MAX_DEFAULT_THREADS = 4  # more cores add nothing to windows of a few hundred tokens
 
 
 class EmbeddedModel:
@@ -60,7 +59,7 @@ class EmbeddedModel:
                 f"extraction layers {list(extraction_layers)} are not all in 0..{self.n_layers}"
             )
         self._precision = precision
-        self._threads = threads or min(os.cpu_count() or 1, _MAX_DEFAULT_THREADS)
+        self._threads = thread_count(threads)
         self._source = source
         self._cache_dir = Path(cache_dir) if cache_dir else None
         self._local_files_only = local_files_only

@@ -211,7 +211,7 @@ def _directions(states: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _rarity(splines: SplineTable, z: NDArray[np.float32]) -> Scores:
-    tails = splines.tail_probability(z.reshape(len(z), -1).astype(np.float64))
+    tails, _ = splines.tail_probability(z.reshape(len(z), -1).astype(np.float64))
     return np.asarray(1 - np.exp(np.log(np.maximum(tails, 1e-12)).mean(axis=1)))
 
 

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from ..alarm import Role
-from ..codebook.head import ROLES, HeadMember, SequenceHead, sigmoid
+from ..codebook.head import ROLES, HeadMember, SequenceHead, sigmoid, stacked
 from ..codebook.lexical import LexicalTable
 from ..config import Thresholds
 from . import stats
@@ -87,7 +87,7 @@ def fit(task: Task) -> Fitted:
     ]
     words = task.train_words(everything)
     return Fitted(
-        head=SequenceHead(task.scale, tuple(m.rescaled(slopes[:, 0], offsets) for m in members)),
+        head=SequenceHead(task.scale, stacked(members).rescaled(slopes[:, 0], offsets)),
         lexical=LexicalTable(np.asarray(words.weights * slopes[:, 1], np.float32)),
         thresholds={
             role: _thresholds(task.rows, role, logits[:, column])
