@@ -2,13 +2,14 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measuring import machine, peak_resident, percentile, percentiles, report
+from measuring import cpu_seconds, machine, peak_resident, percentile, percentiles, report
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(0, 100))
@@ -38,6 +39,17 @@ def test_peak_memory_is_that_of_a_process_and_does_not_shrink() -> None:
     del block
     after = peak_resident() or 0
     assert after >= before > 1 << 20
+
+
+def test_processor_time_of_a_process_grows_with_its_work_only() -> None:
+    own = cpu_seconds()
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with sleeper:
+        other = cpu_seconds(sleeper.pid)
+        sleeper.kill()
+    assert own is not None
+    assert 0 < own <= (cpu_seconds() or 0)
+    assert other is None or 0 <= other < 10
 
 
 def test_a_report_is_a_table_and_the_same_as_json(
