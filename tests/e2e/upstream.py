@@ -30,7 +30,7 @@ TOOL_CALL = {
 class Upstream:
     """Answers as the echo does; with tools it calls one, and the model's name
     asks for a trick: `endless` streams until it is cancelled, `brief` for a second,
-    `dies` breaks off."""
+    `dies` breaks off. Where it cannot echo, `says` comes before " there"."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -44,6 +44,7 @@ class Upstream:
         )
 
     def reset(self) -> None:
+        self.says = "hello"
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.cancelled = threading.Event()
@@ -54,13 +55,16 @@ class Upstream:
         self.headers.append(dict(request.headers))
         path = request.url.path
         if not body.get("stream"):
-            return JSONResponse(WHOLE[path])
+            return Response(self._worded(json.dumps(WHOLE[path])), media_type="application/json")
         return StreamingResponse(self._slowly(STREAMS[path]), media_type="text/event-stream")
 
     async def _slowly(self, events: list[str]) -> AsyncIterator[str]:
         for event in events:
-            yield event
+            yield self._worded(event)
             await asyncio.sleep(0.005)
+
+    def _worded(self, answer: str) -> str:
+        return answer.replace("hello", self.says)
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())

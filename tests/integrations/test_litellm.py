@@ -333,6 +333,35 @@ def test_a_tool_result_over_http(
     assert upstream.bodies == []
 
 
+def ask_for_an_attack(proxy: httpx.Client, upstream: Upstream, path: str, **more: Any) -> Any:
+    """A harmless question that the model answers with an attack."""
+    upstream.says = ATTACK
+    if path == PATHS[0]:  # it echoes the last message, and the system's are trusted
+        said = [{"role": "user", "content": HARMLESS}, {"role": "system", "content": ATTACK}]
+        more["messages"] = said
+    return ask(proxy, path, HARMLESS, "block", **more)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_answer_over_http(asking_us: httpx.Client, upstream: Upstream, path: str) -> None:
+    answer = ask_for_an_attack(asking_us, upstream, path)
+    assert answer.status_code == 400
+    assert "looks like an attack" in answer.json()["error"]["message"]
+    assert "Ignore" not in answer.text
+    assert len(upstream.bodies) == 1
+
+
+@pytest.mark.parametrize("path", [PATHS[0], PATHS[2]])
+def test_a_streamed_answer_ends_with_the_reason(
+    asking_us: httpx.Client, upstream: Upstream, path: str
+) -> None:
+    """As the documentation says: what LiteLLM passed on before stays with the client."""
+    answer = ask_for_an_attack(asking_us, upstream, path, stream=True)
+    assert answer.status_code == 200
+    assert "looks like an attack" in answer.text.splitlines()[-2]
+    assert "Ignore" in answer.text
+
+
 def test_an_annotation_over_http_marks_the_text(
     asking_us: httpx.Client, upstream: Upstream
 ) -> None:
