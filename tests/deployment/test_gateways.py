@@ -16,10 +16,15 @@ import httpx
 import openai
 import pytest
 import trustme
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from alknet_firewall.config import Config, ProxyConfig
 from alknet_firewall.firewall import Firewall
 from alknet_firewall.proxy.app import create_app
+from alknet_firewall.proxy.echo import create_echo_app
 from alknet_firewall.proxy.server import running
 
 from ..e2e.test_openai_client import INJECTION, QUESTION, agent_turn, asking
@@ -182,6 +187,18 @@ def envoy_behind(ports: list[int | None], folder: Path) -> Iterator[str]:
     front = Front(f"http://127.0.0.1:{port}", True)
     with started(command, lambda: _answers(front)):
         yield front.url
+
+
+def test_envoy_finds_a_firewall_that_was_not_ready_at_first(tmp_path: Path) -> None:
+    """By default it looks once a minute at what had no request yet: `started` waits no longer."""
+    statuses = iter([503])
+
+    async def readyz(request: Request) -> Response:
+        return Response(status_code=next(statuses, 200))
+
+    app = Starlette(routes=[Route("/readyz", readyz), Mount("/", create_echo_app())])
+    with running(app) as url, envoy_front(url, tmp_path):
+        assert next(statuses, None) is None
 
 
 BEHINDS: dict[str, Callable[[list[int | None], Path], Any]] = {
