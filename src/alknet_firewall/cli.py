@@ -130,7 +130,9 @@ def screen(
     if jsonl and out:
         sys.exit(_screen_lines(config, jsonl, out, role))
     content = _read(file) if file else _stdin() if text == "-" else text or ""
-    alarm = _firewall(config).screen(content, role)
+    firewall = _firewall(config)
+    firewall.preload()  # or the first text's time would be that of loading
+    alarm = firewall.screen(content, role)
     click.echo(json.dumps(alarm.to_dict(), indent=2) if as_json else _report(alarm, content))
     sys.exit(EXIT_CODES[alarm.level])
 
