@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from alknet_firewall.errors import ConfigError
 from alknet_firewall.integrations.asgi import How, ScreeningMiddleware
 
 from ..proxy.fakes import ATTACK as FAKE_ATTACK
@@ -133,6 +135,20 @@ async def test_a_client_that_leaves_is_still_noticed() -> None:
     middleware = ScreeningMiddleware(app, paths={"/ask": "user"}, firewall=FakeFirewall())
     await middleware(scope, receive, send)
     assert heard == ["http.request", "http.disconnect"]
+
+
+async def test_wrong_settings_keep_a_server_from_starting(caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"proxy": {"fail": "ajar"}}
+    app = Starlette(middleware=[Middleware(ScreeningMiddleware, paths=PATHS, settings=settings)])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    with pytest.raises(SystemExit):
+        await server.serve()
+    assert "proxy.fail" in caplog.text
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://app"
+    ) as client:
+        with pytest.raises(ConfigError, match=r"proxy\.fail"):
+            await client.post("/elsewhere")
 
 
 async def test_in_fastapi() -> None:

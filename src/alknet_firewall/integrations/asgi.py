@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import RequestError, ScreeningError
+from ..errors import FirewallError, RequestError, ScreeningError
 from ..proxy.body import check_headers, parse_body, read_body, render_body
 from ..proxy.content import Shape
 from ..proxy.responses import error_response, unscreened
@@ -33,7 +33,9 @@ class ScreeningMiddleware:
     `/chats/*`, are read; others are not screened. What is stopped is answered
     with 400, what cannot be screened with 503, in OpenAI's error shape. The
     application finds the ruling as `request.state.alknet`. `settings` is a
-    configuration, the path of a TOML file, or its tables.
+    configuration, the path of a TOML file, or its tables. Wrong settings, or a
+    detector that cannot be loaded, keep the application from starting; where the
+    server does not tell it of its start, every request raises the error.
     """
 
     def __init__(
@@ -46,9 +48,15 @@ class ScreeningMiddleware:
     ) -> None:
         self.app = app
         self._paths = dict(paths)
-        self._guard = Guard(settings, firewall)
+        self._problem: FirewallError | None = None
+        try:
+            self._guard = Guard(settings, firewall)
+        except FirewallError as error:  # servers believe in no lifespan if it is raised here
+            self._problem = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._problem:
+            return await _fail(self._problem, scope, receive, send)
         how = self._how(scope)
         if how is None:
             await self.app(scope, receive, send)
@@ -83,6 +91,13 @@ class ScreeningMiddleware:
         if how == "user" or how == "tool":
             return self._guard.strings(body, how)
         return self._guard.body(how, body)
+
+
+async def _fail(problem: FirewallError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "lifespan":
+        raise problem
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": str(problem)})
 
 
 def _again(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
