@@ -1,66 +1,146 @@
-"""How long screening one fresh text takes, by its length.
+"""How long screening one fresh text takes, by its length, and where the time goes.
 
-    uv run benchmarks/latency.py [--threads 1 2] [--json OUT]
+    uv run benchmarks/latency.py [--threads 1 2] [--tokens 16 64 128 256 1024 4096] [--json OUT]
 
-Everything is included: tokenizer, model, codebook, alarm. The lengths are
-measured in turn, again and again, so that noise of the machine meets all.
+Everything is included: canonicalisation, tokenizer, engine, codebook, alarm. The
+lengths are measured in turn, again and again, so that noise of the machine meets
+all, and each number of threads in a process of its own, whose peak memory is told.
+Tokens are those of the alarm. The stages' shares come from further calls, timed
+from outside around the library's own functions; they are left out (-) where the
+windows of a text run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
 
-import numpy as np
+from measuring import peak_resident, percentiles, report
+from prose import text_of
 
-from alknet_firewall import Firewall, FirewallConfig
+from alknet_firewall import Alarm, Firewall, FirewallConfig, firewall
+from alknet_firewall.codebook import Codebook
+from alknet_firewall.model.embedded import EmbeddedModel
 
 LENGTHS = (16, 64, 128, 256, 1024, 4096)
-SENTENCE = (
-    "the harbour office opens at nine and closes when the last boat is in ; visitors sign a list , "
-    "leave their keys , and are shown to the small room with maps on every wall"
+_WARM_UP = 3  # rounds that are not counted
+
+_STAGES: tuple[tuple[str, Any, str], ...] = (
+    ("readings", firewall, "readings"),
+    ("readings", firewall, "readable"),
+    ("tokenizer", EmbeddedModel, "encode"),
+    ("engine", EmbeddedModel, "infer"),
+    ("codebook", Codebook, "scan"),
+    ("codebook", Codebook, "score"),
 )
+"""Which function's time is which stage; none of them calls another."""
+
+_NAMES = tuple(dict.fromkeys(name for name, _, _ in _STAGES))
 
 
-def text_of(tokens: int, seed: int) -> str:
-    """A text of about so many tokens that no other call has seen."""
-    return " ".join(np.random.default_rng(seed).choice(SENTENCE.split(), tokens))
+def measured(threads: int, lengths: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """One row for each length, in this process."""
+    screener = Firewall(FirewallConfig(threads=threads))
+    screener.preload()
+    alarms: dict[int, list[Alarm]] = defaultdict(list)
+    shares: dict[int, list[Mapping[str, float]]] = defaultdict(list)
+    peaks: dict[int, int | None] = {}
+    for turn in range(rounds + _WARM_UP):
+        for length in lengths:
+            one, other = _fresh(screener, length, turn)
+            alarm, profile = screener.screen(one), profiled(screener, other)
+            peaks.setdefault(length, peak_resident())
+            if turn >= _WARM_UP:
+                alarms[length].append(alarm)
+                shares[length].append(profile)
+    return [_row(threads, alarms[n], shares[n], peaks[n]) for n in lengths]
 
 
-def measure(threads: int, rounds: int) -> dict[int, list[float]]:
-    firewall = Firewall(FirewallConfig(threads=threads))
-    firewall.preload()
-    times: dict[int, list[float]] = {length: [] for length in LENGTHS}
-    for turn in range(-3, rounds):
-        for length in LENGTHS:
-            text = text_of(length, seed=1000 * turn + length + 10_000)
-            started = time.perf_counter()
-            firewall.screen(text)
-            if turn >= 0:  # the first turns warm up
-                times[length].append((time.perf_counter() - started) * 1000)
-    return times
+def _fresh(screener: Firewall, length: int, turn: int) -> tuple[str, str]:
+    """Two texts that no other call has seen."""
+    seeds = (2 * turn, 2 * turn + 1)
+    one, other = (text_of(length, 10_000 * length + s, screener.count_tokens) for s in seeds)
+    return one, other
+
+
+def profiled(screener: Firewall, text: str) -> dict[str, float]:
+    """The share of each stage in the time of one call, in [0, 1]."""
+    with _timed() as seconds:
+        alarm = screener.screen(text)
+    return {name: seconds[name] / alarm.elapsed for name in _NAMES}
+
+
+@contextmanager
+def _timed() -> Iterator[dict[str, float]]:
+    """Adds up the seconds in each stage while it lasts."""
+    seconds: dict[str, float] = defaultdict(float)
+    with ExitStack() as stack:
+        for name, owner, attribute in _STAGES:
+            watched = _watched(getattr(owner, attribute), name, seconds)
+            stack.enter_context(patch.object(owner, attribute, watched))
+        yield seconds
+
+
+def _watched(
+    function: Callable[..., Any], name: str, seconds: dict[str, float]
+) -> Callable[..., Any]:
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            seconds[name] += time.perf_counter() - started
+
+    return watched
+
+
+def _row(
+    threads: int,
+    alarms: Sequence[Alarm],
+    shares: Sequence[Mapping[str, float]],
+    peak: int | None,
+) -> dict[str, Any]:
+    times = percentiles([alarm.elapsed for alarm in alarms])
+    tokens, windows = alarms[0].tokens, alarms[0].windows
+    row = {"threads": threads, "tokens": tokens, "windows": windows, **times}
+    row["tokens_s"] = tokens / times["p50_ms"] * 1000
+    if threads < 2 or windows < 2:
+        row |= _percent(shares)
+    return row | {"peak_mb": None if peak is None else peak / 1e6}
+
+
+def _percent(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median share of each stage in per cent, of the rest, and of all but the engine."""
+    found = {name: 100 * median(share[name] for share in shares) for name in _NAMES}
+    rest = 100 * median(1 - sum(share.values()) for share in shares)
+    return {
+        **{f"{name}_%": value for name, value in found.items()},
+        "rest_%": rest,
+        "not_engine_%": 100 - found["engine"],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--tokens", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
-    print(f"{'threads':>7} {'tokens':>7} {'p50 ms':>8} {'p99 ms':>8} {'tokens/s':>9}")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for threads in arguments.threads:
-        for length, times in measure(threads, arguments.rounds).items():
-            p50, p99 = np.percentile(times, [50, 99])
-            rows.append({"threads": threads, "tokens": length, "p50_ms": p50, "p99_ms": p99})
-            rate = length / p50 * 1000
-            print(f"{threads:>7} {length:>7} {p50:>8.1f} {p99:>8.1f} {rate:>9.0f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            rows += alone.submit(measured, threads, arguments.tokens, arguments.rounds).result()
+    report(rows, arguments.json, [*max(rows, key=lambda row: len(row))])
 
 
 if __name__ == "__main__":
