@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
+from urllib.request import getproxies
 
 import anyio
 import httpx
@@ -37,6 +38,11 @@ def connect(
     environment = base.host not in _LOOPBACK
     trusted = _authorities(config, environment)
 
+    # What the fast transport cannot do: another protocol, a proxy on the way, a password.
+    special = config.http2 or base.userinfo or (environment and getproxies())
+    if not (transport or special) and (wire := _wire(base, trusted)):
+        return Direct(wire)
+
     def client() -> httpx.AsyncClient:
         return httpx.AsyncClient(
             transport=transport,
@@ -56,6 +62,15 @@ def connect(
         ) from None
 
 
+def _wire(base: httpx.URL, trusted: ssl.SSLContext) -> httpx.AsyncBaseTransport | None:
+    """The fast transport, where what it is made of is installed."""
+    try:
+        from .wire import Wire
+    except ImportError:
+        return None
+    return Wire(base, trusted)
+
+
 def timeouts(proxy: ProxyConfig) -> httpx.Timeout:
     """Of connecting and writing. Reading is timed by us: the first byte and the others differ."""
     return httpx.Timeout(proxy.read_timeout, connect=proxy.connect_timeout, read=None)
@@ -71,6 +86,23 @@ def _authorities(config: UpstreamConfig, environment: bool) -> ssl.SSLContext:
             f"upstream.{config.name}.ca_file: {config.ca_file} cannot be read as certificates "
             f"({error.strerror or type(error).__name__})"
         ) from error
+
+
+class Direct:
+    """A transport by itself: no cookies, no redirects, and nothing that looks for them."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        if not stream:
+            await response.aread()
+        return response
+
+    async def aclose(self) -> None:
+        """Close every connection now."""
+        await self._transport.aclose()
 
 
 class OneCallEach:

@@ -82,6 +82,7 @@ def _server(app: ASGIApp, **options: Any) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=_protocol(),
             log_config=None,
             access_log=False,  # it would log queries
             server_header=False,  # the upstream's is passed on
@@ -91,6 +92,15 @@ def _server(app: ASGIApp, **options: Any) -> uvicorn.Server:
             **options,
         )
     )
+
+
+def _protocol() -> Any:
+    """What reads requests: llhttp where it is installed, else h11."""
+    try:
+        from .front import Front
+    except ImportError:
+        return "h11"
+    return Front
 
 
 def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
