@@ -1,7 +1,7 @@
 """An agent whose tool brought back an injection, and how it hears of it.
 
-alknet-firewall demo            # in one terminal
-python agent_tool_result.py     # in another
+uv run alknet-firewall demo                # in one terminal
+uv run examples/agent_tool_result.py       # in another
 """
 
 from openai import BadRequestError, OpenAI

