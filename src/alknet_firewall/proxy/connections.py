@@ -13,7 +13,10 @@ import httpx
 from ..errors import ConfigError
 from .options import ProxyConfig, UpstreamConfig
 
-__all__ = ["Client", "connect", "timeouts"]
+__all__ = ["WHOLE", "Client", "connect", "timeouts"]
+
+WHOLE = "alknet_whole"
+"""Of an answer's extensions: says whether all of its body is here already."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KEPT = 100

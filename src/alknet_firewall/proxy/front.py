@@ -47,4 +47,5 @@ class Front(HttpToolsProtocol):
         super().on_headers_complete()
         # The task that serves it has been made and has not run yet.
         path, _, query = written.partition(b"?")
-        self.scope.update(raw_path=path, path=unquote(path.decode("ascii")), query_string=query)
+        self.scope["raw_path"], self.scope["query_string"] = path, query
+        self.scope["path"] = unquote(path.decode("ascii"))

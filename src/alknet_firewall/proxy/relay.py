@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..errors import UpstreamError
+from .connections import WHOLE
 from .headers import end_to_end
 from .responses import error_body
 from .routes import Api
@@ -48,12 +49,21 @@ class Relay(StreamingResponse):
         self.raw_headers = end_to_end(response.headers.raw, _RESPONSE_OWN)
         self.chunks: AsyncIterator[bytes] = self._chunks()
         """The body; may be replaced by an iterator that looks into it."""
+        self._unread = self.chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            if self._is_here():
+                await self.stream_response(send)
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             await self.aclose()
+
+    def _is_here(self) -> bool:
+        """Whether nothing is waited for, so that nobody need look whether the client leaves."""
+        whole = self.upstream.extensions.get(WHOLE)
+        return self.chunks is self._unread and whole is not None and whole()
 
     async def aclose(self) -> None:
         """Give the connection back, or close it when the answer was not read whole."""

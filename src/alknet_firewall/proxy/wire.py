@@ -21,6 +21,8 @@ import httptools
 import httpx
 from aiohappyeyeballs import start_connection
 
+from .connections import WHOLE
+
 __all__ = ["Wire"]
 
 Headers = list[tuple[bytes, bytes]]
@@ -61,7 +63,10 @@ class Wire(httpx.AsyncBaseTransport):
         except BaseException:
             self.ended(connection)
             raise
-        return httpx.Response(status, headers=headers, stream=_Body(self, connection))
+        body = _Body(self, connection)
+        return httpx.Response(
+            status, headers=headers, stream=body, extensions={WHOLE: body.is_whole}
+        )
 
     def _kept(self) -> Connection | None:
         """The connection that was used last, unless the upstream has closed it since."""
@@ -170,6 +175,10 @@ class Connection(asyncio.Protocol):
         self._changed.clear()
         await self._changed.wait()
 
+    def is_whole(self) -> bool:
+        """Whether all of the answer has come."""
+        return self._complete
+
     def is_silent(self) -> bool:
         """Whether nothing has come since the last answer, not even its end."""
         return self._gone is None and not self._surplus and not self._poll.poll(0)
@@ -259,6 +268,10 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, owner: Wire, connection: Connection) -> None:
         self._owner = owner
         self._connection: Connection | None = connection
+
+    def is_whole(self) -> bool:
+        """Whether all of it is here, so that taking it waits for nobody."""
+        return self._connection is not None and self._connection.is_whole()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._connection and (chunk := await self._connection.chunk()):
