@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -124,6 +125,7 @@ def chats(name: str, server: Server, count: int, chance: random.Random) -> Itera
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     tokens = Firewall().count_tokens(message(random.Random(0)))
     chance = random.Random()
     with ExitStack() as stack:
