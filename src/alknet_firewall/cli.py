@@ -14,6 +14,7 @@ from . import __version__
 from .alarm import Alarm, AlarmLevel, Role
 from .config import Config, FirewallConfig, load_config
 from .errors import FirewallError
+from .extras import require_extra
 from .starter import UPSTREAMS, write_starter
 from .terminal import LEVEL_COLOURS
 
@@ -177,6 +178,8 @@ def evaluate(
     for path in (report, json_path, options["rows"]):
         if path and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no folder {path.parent}")
+    if options["loso"]:
+        require_extra("training", "scipy")
     if report:
         from .training.report import render, require_packages
 
@@ -203,7 +206,7 @@ def download(config_path: Path | None) -> None:
         local_files_only=config.local_files_only,
         progress=True,
     )
-    click.echo(f"ready: {model.prepare().folder}")
+    click.echo(f"ready: {model.prepare()}")
 
 
 @main.command("compile")
@@ -250,6 +253,7 @@ def compile_codebook(
     config_path: Path | None,
 ) -> None:
     """Compile a codebook from labelled text. The same input gives the same files."""
+    require_extra("training", "scipy")
     from .training.compiler import CompileOptions, build, open_model
 
     options = CompileOptions(n_dimensions=dimensions, rows_per_group=limit, seed=seed)
@@ -284,6 +288,7 @@ def calibrate(
     Writes a copy of the codebook; use it with `[firewall] codebook = "DIR"`. A
     rate needs at least 3 / rate distinct texts: 300 for 0.01.
     """
+    require_extra("training", "scipy")
     from .codebook.files import write
     from .training.calibrate import CalibrationOptions, calibration_table
     from .training.calibrate import calibrate as run
@@ -310,6 +315,7 @@ def inspect(
 
     config = _load(config_path).firewall
     if normal:
+        require_extra("training", "scipy")
         from .training.calibrate import drift_report, traffic_drift
 
         found = traffic_drift(*_detector(config, path), config, normal, role)

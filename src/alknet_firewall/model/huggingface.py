@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import MissingExtraError
+from ..extras import require_extra
 from .checkpoint import (
     check_layers,
     find_blocks,
@@ -170,7 +170,7 @@ class HFDetectorModel:
         return self._loaded
 
     def _load(self, device: str) -> _Loaded:
-        _require_extra()
+        require_extra("torch", "torch", "transformers")
         folder = find_folder(
             self.model_id,
             self._commit,
@@ -210,11 +210,3 @@ def _commit(model_id: str, revision: str) -> str | None:
         revision = ""  # the default commit is the default model's
     check_revision(model_id, revision)
     return revision
-
-
-def _require_extra() -> None:
-    for package in ("torch", "transformers"):
-        try:
-            __import__(package)
-        except ImportError:
-            raise MissingExtraError(package, "torch") from None

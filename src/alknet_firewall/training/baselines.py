@@ -20,7 +20,8 @@ from ..alarm import Role
 from ..codebook.projection import project
 from ..codebook.splines import SplineTable, fit_splines
 from ..config import FirewallConfig
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError
+from ..extras import require_extra
 from ..firewall import readable
 from ..model.embedded import EmbeddedModel
 from ..model.protocol import DetectorModel
@@ -61,10 +62,7 @@ class Baseline:
 
 def require_scikit_learn() -> None:
     """Raises `MissingExtraError` if it is not installed."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "report") from error
+    require_extra("report", "sklearn")
 
 
 def training_texts(folder: Path) -> list[Example]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import import_module, resources
+from importlib import resources
 from typing import Any
 
-from ..errors import MissingExtraError
+from ..extras import require_extra
 from . import plots
 
 __all__ = ["render", "require_packages"]
@@ -16,11 +16,7 @@ _CURVES = 3  # baselines drawn beside the detector; the table has all
 
 def require_packages() -> None:
     """Raises `MissingExtraError` without what a report is made with."""
-    for name in ("jinja2", "matplotlib"):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise MissingExtraError(name, "report") from error
+    require_extra("report", "jinja2", "matplotlib")
 
 
 def render(figures: dict[str, Any]) -> str:
