@@ -38,7 +38,7 @@ def session(folder: Path) -> ort.InferenceSession:
     """The model with the inputs of its products as outputs."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     tensors = load_file(folder / "model.safetensors")
-    proto = build_graph(tensors, LlamaShape.from_config(config), [LAYERS], "fp32")
+    proto = build_graph(tensors, LlamaShape.from_config(config), range(LAYERS), "fp32")
     del proto.graph.output[:]
     for layer in range(LAYERS):
         for part in PARTS:
@@ -50,7 +50,7 @@ def session(folder: Path) -> ort.InferenceSession:
 def largest(data: Path) -> dict[str, NDArray[np.float32]]:
     """The largest magnitudes over the sampled texts; the BOS position is left out."""
     model = EmbeddedModel([LAYERS], precision="fp32")
-    engine = session(model.prepare().folder)
+    engine = session(model.prepare())
     names = [output.name for output in engine.get_outputs()]
     found: dict[str, NDArray[np.float32]] = {}
     for example in sample(load_folder(data)[0], ROWS, 0):

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from alknet_firewall.errors import ScreeningError, UnsupportedModelError
 from alknet_firewall.model import embedded
+from alknet_firewall.model.cache import default_cache_dir
 from alknet_firewall.model.embedded import EmbeddedModel
-from alknet_firewall.model.weights import EMBEDDED, PreparedWeights, default_cache_dir
+from alknet_firewall.model.protocol import DetectorModel, infer_by_layer
+from alknet_firewall.model.weights import EMBEDDED, PreparedWeights
 
 from .conftest import LAYERS
 from .numbers import cosines
@@ -40,6 +43,24 @@ def test_last_token_is_the_last_row(model: EmbeddedModel) -> None:
     for layer in LAYERS:
         assert last[layer].shape == (model.hidden_dim,)
         np.testing.assert_array_equal(last[layer], every[layer][-1])
+
+
+def test_a_layer_is_computed_when_it_is_asked_for(model: EmbeddedModel) -> None:
+    ids = [1, *model.encode(TEXTS[0]).ids]
+    whole, by_layer = model.infer(ids), model.infer_by_layer(ids)
+    for layer in LAYERS:
+        found, states = next(by_layer)
+        assert found == layer
+        np.testing.assert_array_equal(states, whole[layer])
+    assert next(by_layer, None) is None
+
+
+def test_a_model_that_knows_no_layers_by_turns_is_read_whole(model: EmbeddedModel) -> None:
+    class Whole:
+        infer = model.infer
+
+    found = dict(infer_by_layer(cast(DetectorModel, Whole()), [1, 500]))
+    assert list(found) == list(LAYERS)
 
 
 def test_one_token_is_enough(model: EmbeddedModel) -> None:
@@ -91,7 +112,7 @@ def test_threads_load_it_once(monkeypatch: pytest.MonkeyPatch, prepared: Prepare
     model = EmbeddedModel(LAYERS)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: model.infer([1, 2]), range(4)))
-    assert len(starts) == 1
+    assert len(starts) == len(LAYERS)
 
 
 def test_nothing_is_loaded_before_it_is_needed() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Precision
-from ..errors import UnsupportedModelError
+from ..errors import CacheError, UnsupportedModelError
 from ..threads import thread_count
 from .inputs import check_ids
-from .protocol import Activations, Encoding, Extraction, ModelIdentity
-from .smoothing import Tensors, largest_seen, smoothed
-from .weights import EMBEDDED, PreparedWeights, WeightsSource, prepare
+from .protocol import Activations, Encoding, Extraction, LayerStates, ModelIdentity
+from .stages import build_stages, kept_stages, stage_files
+from .weights import EMBEDDED, WeightsSource, prepare
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_LAYERS", "EmbeddedModel"]
 
-DEFAULT_LAYERS = (2, 4, 6)
+DEFAULT_LAYERS = (2, 6, 8)
 
 
 class EmbeddedModel:
@@ -65,7 +66,7 @@ class EmbeddedModel:
         self._local_files_only = local_files_only
         self._progress = progress
         self._lock = threading.Lock()
-        self._session: ort.InferenceSession | None = None
+        self._sessions: list[ort.InferenceSession] = []  # from each layer to the next
         self._tokenizer: Tokenizer | None = None
         self._bos_id = 1
         self._limits = (0, 0)  # size of the vocabulary, and positions
@@ -84,7 +85,7 @@ class EmbeddedModel:
         return self._bos_id
 
     def is_loaded(self) -> bool:
-        return self._session is not None
+        return bool(self._sessions)
 
     def load(self, device: str | None = None) -> None:
         if device not in (None, "cpu"):
@@ -92,18 +93,14 @@ class EmbeddedModel:
                 f"the embedded engine runs on 'cpu', not on {device!r}: use HFDetectorModel"
             )
         with self._lock:
-            if self._session is None:
-                self._load(self.prepare())
+            if not self._sessions:
+                self._load()
 
-    def prepare(self) -> PreparedWeights:
-        """Make sure the cache holds the weights, without starting the engine."""
-        return prepare(
-            max(1, self._layers[-1]),
-            source=self._source,
-            cache_dir=self._cache_dir,
-            local_files_only=self._local_files_only,
-            progress=self._progress,
-        )
+    def prepare(self) -> Path:
+        """Make sure the cache holds what the engine starts from; returns that folder."""
+        if self._precision == "fp32":
+            return self._weights()
+        return kept_stages(self._weights, self._source, self._layers, self._cache_dir)
 
     def encode(self, text: str) -> Encoding:
         self.load()
@@ -114,59 +111,64 @@ class EmbeddedModel:
     def infer(
         self, input_ids: Sequence[int], *, extraction: Extraction = "per_token"
     ) -> Activations:
-        self.load()
-        assert self._session is not None  # noqa: S101  load() sets it or raises
-        check_ids(input_ids, *self._limits)
-        states = self._session.run(None, _feed(input_ids))
-        return {
-            layer: state[0] if extraction == "per_token" else state[0, -1]
-            for layer, state in zip(self._layers, states, strict=True)
-        }
+        states = self.infer_by_layer(input_ids)
+        return {n: state if extraction == "per_token" else state[-1] for n, state in states}
 
-    def _load(self, prepared: PreparedWeights) -> None:
+    def infer_by_layer(self, input_ids: Sequence[int]) -> Iterator[LayerStates]:
+        """`infer` layer by layer; each is computed when it is asked for."""
+        self.load()
+        check_ids(input_ids, *self._limits)
+        lengths = _lengths(len(input_ids))
+        stream = {"input_ids": np.asarray(input_ids, dtype=np.int64)[None, :]}
+        for layer, session in zip(self._layers, self._sessions, strict=True):
+            (states,) = session.run(None, stream | lengths)
+            stream = {"before": states}
+            yield layer, states[0]
+
+    def _load(self) -> None:
         from tokenizers import Tokenizer
 
-        config = json.loads((prepared.folder / "config.json").read_text("utf-8"))
+        folder, stages = self._stages()
+        config = json.loads((folder / "config.json").read_text("utf-8"))
         self._bos_id = config["bos_token_id"]
         self._limits = (config["vocab_size"], config["max_position_embeddings"])
-        self._tokenizer = Tokenizer.from_file(str(prepared.folder / "tokenizer.json"))
-        self._session = _session(
-            self._tensors(prepared.folder), config, self._layers, self._precision, self._threads
-        )
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._sessions = [_session(stage, self._threads) for stage in stages]
 
-    def _tensors(self, folder: Path) -> Tensors:
-        from safetensors.numpy import load_file
+    def _stages(self) -> tuple[Path, Iterable[Path | bytes]]:
+        """A folder with config and tokenizer, and the graphs in order."""
+        if self._precision == "int8":
+            # A cache that cannot be written may still hold the weights.
+            with suppress(CacheError):
+                folder = self.prepare()
+                return folder, stage_files(folder)
+        folder = self._weights()
+        graphs = build_stages(folder, self._layers, self._precision, self._source.smoothing)
+        return folder, (graph.SerializeToString() for graph in graphs)
 
-        tensors = load_file(folder / "model.safetensors")
-        if self._precision == "fp32" or not self._source.smoothing:
-            return tensors
-        return smoothed(tensors, largest_seen(self._source.smoothing))
+    def _weights(self) -> Path:
+        return prepare(
+            max(1, self._layers[-1]),
+            source=self._source,
+            cache_dir=self._cache_dir,
+            local_files_only=self._local_files_only,
+            progress=self._progress,
+        ).folder
 
 
-def _feed(input_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
-    tokens = len(input_ids)
+def _lengths(tokens: int) -> dict[str, NDArray[Any]]:
     return {
-        "input_ids": np.asarray(input_ids, dtype=np.int64)[None, :],
         "last": np.array([tokens - 1], dtype=np.int32),
         "total": np.array(tokens, dtype=np.int32),
     }
 
 
-def _session(
-    tensors: Tensors,
-    config: dict[str, Any],
-    layers: Sequence[int],
-    precision: Precision,
-    threads: int,
-) -> ort.InferenceSession:
+def _session(graph: Path | bytes, threads: int) -> ort.InferenceSession:
     # It would write an identifier of the machine below the user's home, for telemetry.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # Imported here: onnx and onnxruntime take half a second to import.
+    # Imported here: it takes a quarter of a second.
     import onnxruntime as ort
 
-    from .graph import LlamaShape, build_graph
-
-    graph = build_graph(tensors, LlamaShape.from_config(config), layers, precision)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -174,6 +176,4 @@ def _session(
     # Threads that spin while they wait double the time of an inference as soon
     # as anything else runs on the same cores, such as the proxy or numpy.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,11 +1,10 @@
 """A truncated Llama as an ONNX graph, built straight from its tensors.
 
-Only the blocks up to the last wanted layer are built, and the outputs are the
-residual streams at the wanted layers, so nothing is computed that the codebook
-does not read. ONNX Runtime's fused operators (domain `com.microsoft`) do the
-work: `GroupQueryAttention` with the rotary embedding inside,
-`SkipSimplifiedLayerNormalization` for residual plus RMS norm, and
-`DynamicQuantizeMatMul` for int8.
+Only the blocks up to the last wanted layer are built, cut into one graph from each
+wanted layer to the next, so nothing is computed that nobody reads. ONNX Runtime's
+fused operators (domain `com.microsoft`) do the work: `GroupQueryAttention` with the
+rotary embedding inside, `SkipSimplifiedLayerNormalization` for residual plus RMS
+norm, and `DynamicQuantizeMatMul` for int8.
 """
 
 from __future__ import annotations
@@ -99,28 +98,27 @@ class _Graph:
 
 
 def build_graph(
-    tensors: Tensors, shape: LlamaShape, layers: Sequence[int], precision: Precision
+    tensors: Tensors,
+    shape: LlamaShape,
+    blocks: range,
+    precision: Precision,
+    *,
+    embedding: bool = True,
 ) -> ModelProto:
-    """The graph from `input_ids` (1, tokens) to one float32 output per layer.
+    """The graph from the residual stream before some blocks to that after them.
 
-    Outputs are named `layer_<n>`, each `(1, tokens, hidden)`. Extra inputs:
-    `last` (int32, tokens - 1, shape (1,)) and `total` (int32 scalar, tokens).
+    Input and output are float32 `(1, tokens, hidden)`, named `before` and `after`;
+    with the `embedding` in it, the graph reads `input_ids` instead (int64, `(1,
+    tokens)`). Extra inputs: `last` (int32, tokens -
+    1, shape (1,)) and `total` (int32 scalar, tokens).
     """
     graph = _Graph(precision)
     _rotary_tables(graph, shape)
-    residual = _embed(graph, tensors)
-    outputs = {0: residual}
-    delta = ""
-    for layer in range(max(layers)):
+    residual, delta = _embed(graph, tensors) if embedding else "before", ""
+    for layer in blocks:
         residual, delta = _block(graph, tensors, shape, layer, residual, delta)
-        if layer:
-            outputs[layer] = residual
-        residual = _attention_residual(layer)
-    if max(layers):
-        outputs[max(layers)] = graph.node("Add", [residual, delta], ["final"])
-    for layer in layers:
-        graph.node("Identity", [outputs[layer]], [f"layer_{layer}"])
-    return _model(graph, shape, layers)
+    graph.node("Add" if delta else "Identity", [residual, delta][: 1 + bool(delta)], ["after"])
+    return _model(graph, shape, embedding)
 
 
 def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -155,34 +153,21 @@ def _embed(graph: _Graph, tensors: Tensors) -> str:
     return graph.node("Mul", ["embed.float", "embed.scale"], ["embed"])
 
 
-def _attention_residual(layer: int) -> str:
-    return f"{layer}.attention_residual"
-
-
 def _block(
     graph: _Graph, tensors: Tensors, shape: LlamaShape, layer: int, residual: str, delta: str
 ) -> tuple[str, str]:
     """One transformer block.
 
     Takes the residual stream as a sum still to be done (`residual + delta`),
-    because the fused norm does that sum. Returns the stream as it was before
-    the block, and the MLP's output, to be added to `_attention_residual`.
+    because the fused norm does that sum, and returns it so.
     """
     prefix = f"model.layers.{layer}."
-    before, normed = _norm(
-        graph, shape, f"{layer}.in", residual, delta, tensors[prefix + "input_layernorm.weight"]
-    )
-    attended = _attention(graph, tensors, shape, layer, normed)
-    _, normed = _norm(
-        graph,
-        shape,
-        f"{layer}.mid",
-        before,
-        attended,
-        tensors[prefix + "post_attention_layernorm.weight"],
-        summed=_attention_residual(layer),
-    )
-    return before, _mlp(graph, tensors, shape, layer, normed)
+    gain = tensors[prefix + "input_layernorm.weight"]
+    residual, normed = _norm(graph, shape, f"{layer}.in", residual, delta, gain)
+    delta = _attention(graph, tensors, shape, layer, normed)
+    gain = tensors[prefix + "post_attention_layernorm.weight"]
+    residual, normed = _norm(graph, shape, f"{layer}.mid", residual, delta, gain)
+    return residual, _mlp(graph, tensors, shape, layer, normed)
 
 
 def _norm(
@@ -192,11 +177,10 @@ def _norm(
     residual: str,
     delta: str,
     weight: NDArray[np.float32],
-    summed: str = "",
 ) -> tuple[str, str]:
     """RMS norm of `residual + delta`; returns (the sum, the normed)."""
     gain = graph.constant(f"{name}.norm.w", weight)
-    normed = f"{name}.normed"
+    normed, summed = f"{name}.normed", f"{name}.residual"
     if not delta:
         graph.node(
             "SimplifiedLayerNormalization",
@@ -206,7 +190,6 @@ def _norm(
             axis=-1,
         )
         return residual, normed
-    summed = summed or f"{name}.residual"
     graph.node(
         "SkipSimplifiedLayerNormalization",
         [delta, residual, gain],
@@ -245,18 +228,16 @@ def _mlp(graph: _Graph, tensors: Tensors, shape: LlamaShape, layer: int, normed:
     return graph.matmul_by_row(f"{layer}.mlp", gated, tensors[f"{prefix}down_proj.weight"])
 
 
-def _model(graph: _Graph, shape: LlamaShape, layers: Sequence[int]) -> ModelProto:
+def _model(graph: _Graph, shape: LlamaShape, embedding: bool) -> ModelProto:
+    stream: list[str | int | None] = [1, "tokens", shape.hidden]
     inputs = [
-        helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"]),
+        helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])
+        if embedding
+        else helper.make_tensor_value_info("before", TensorProto.FLOAT, stream),
         helper.make_tensor_value_info("last", TensorProto.INT32, [1]),
         helper.make_tensor_value_info("total", TensorProto.INT32, []),
     ]
-    outputs = [
-        helper.make_tensor_value_info(
-            f"layer_{layer}", TensorProto.FLOAT, [1, "tokens", shape.hidden]
-        )
-        for layer in layers
-    ]
+    outputs = [helper.make_tensor_value_info("after", TensorProto.FLOAT, stream)]
     proto = helper.make_graph(graph.nodes, "truncated_llama", inputs, outputs, graph.constants)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(_CONTRIB, 1)]
     return helper.make_model(proto, opset_imports=opsets, ir_version=9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Activations", "DetectorModel", "Encoding", "Extraction", "ModelIdentity"]
+__all__ = [
+    "Activations",
+    "DetectorModel",
+    "Encoding",
+    "Extraction",
+    "LayerStates",
+    "ModelIdentity",
+    "infer_by_layer",
+]
 
 Extraction = Literal["per_token", "last_token"]
 """`per_token`: hidden states of shape `(tokens, hidden_dim)` per layer;
@@ -18,8 +26,9 @@ Extraction = Literal["per_token", "last_token"]
 
 if TYPE_CHECKING:
     Activations = Mapping[int, NDArray[np.float32]]
+    LayerStates = tuple[int, NDArray[np.float32]]
 else:
-    Activations = Mapping
+    Activations, LayerStates = Mapping, tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +107,13 @@ class DetectorModel(Protocol):
         Raises `ScreeningError` for no ids, too many, or ids the model lacks.
         """
         ...
+
+
+def infer_by_layer(model: DetectorModel, input_ids: Sequence[int]) -> Iterator[LayerStates]:
+    """What `model.infer` gives, as pairs of layer and states `(tokens, hidden_dim)`.
+
+    A model that has a method `infer_by_layer`, as `EmbeddedModel` has, computes a
+    layer only when it is asked for, so whoever has seen enough saves the rest.
+    """
+    staged = getattr(model, "infer_by_layer", None)
+    yield from staged(input_ids) if staged else model.infer(input_ids).items()

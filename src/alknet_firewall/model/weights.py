@@ -1,25 +1,17 @@
 """Find, download, verify and convert the embedded weights, once.
 
-The result is a folder in the cache with safetensors, a tokenizer and a
-manifest of checksums. It appears whole or not at all: the conversion writes
-beside it and renames, under a lock that other processes wait for.
+The result is a folder in the cache with safetensors and a tokenizer.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
-
-from ..errors import CacheError, ModelError
+from .cache import cached_folder
 from .repository import check_sha256, hub_errors, sha256
 
 __all__ = [
@@ -27,13 +19,11 @@ __all__ = [
     "SMOOTHING",
     "PreparedWeights",
     "WeightsSource",
-    "default_cache_dir",
     "prepare",
 ]
 
 Progress = Callable[[int, int], None]
 
-_MANIFEST = "manifest.json"
 _NEEDED = {"config.json", "model.safetensors", "tokenizer.json"}
 _LAYOUT = 1  # of the prepared folder; a change makes old folders invisible
 
@@ -76,13 +66,6 @@ class PreparedWeights:
     n_layers: int
 
 
-def default_cache_dir() -> Path:
-    """`ALKNET_FIREWALL_CACHE`, or the user's cache directory."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("ALKNET_FIREWALL_CACHE") or user_cache_dir("alknet-firewall"))
-
-
 def prepare(
     n_layers: int,
     *,
@@ -96,29 +79,17 @@ def prepare(
     Raises `WeightsNotFoundError`, `WeightsVerificationError`, `CacheError` or
     `UnsupportedModelError`. Safe to call from several processes at once.
     """
-    root = cache_dir or default_cache_dir()
-    folder = root / f"{Path(source.filename).stem}-{source.sha256[:12]}-l{n_layers}-v{_LAYOUT}"
-    prepared = PreparedWeights(folder, source, n_layers)
-    if _is_intact(folder):
-        return prepared
-    with _cache_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not _is_intact(folder):
-                gguf = _find(source, local_files_only=local_files_only)
-                _convert_into(folder, gguf, n_layers, progress=progress)
-    return prepared
 
+    def write(folder: Path) -> None:
+        # Imported here because the gguf package is needed this once only.
+        from .conversion import convert_gguf
 
-def _is_intact(folder: Path) -> bool:
-    """Whether the folder is complete and every file has its checksum."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        return manifest.keys() >= _NEEDED and all(
-            sha256(folder / name) == digest for name, digest in manifest.items()
-        )
-    except (OSError, ValueError, AttributeError):
-        return False
+        gguf = _find(source, local_files_only=local_files_only)
+        with _progress_bar(progress) as report:
+            convert_gguf(gguf, folder, n_layers, report)
+
+    name = f"{Path(source.filename).stem}-{source.sha256[:12]}-l{n_layers}-v{_LAYOUT}"
+    return PreparedWeights(cached_folder(cache_dir, name, _NEEDED, write), source, n_layers)
 
 
 def _find(source: WeightsSource, *, local_files_only: bool) -> Path:
@@ -161,41 +132,6 @@ def _how_to_get(source: WeightsSource) -> str:
     )
 
 
-def _convert_into(folder: Path, gguf: Path, n_layers: int, *, progress: bool) -> None:
-    # Imported here because the gguf package is needed this once only.
-    from .conversion import convert_gguf
-
-    # What a killed process left: nobody else is converting, we hold the lock.
-    for stale in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    partial = folder.parent / f".{folder.name}-{os.getpid()}"
-    partial.mkdir()
-    try:
-        with _progress_bar(progress) as report:
-            convert_gguf(gguf, partial, n_layers, report)
-        _write_manifest(partial)
-        _share(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_manifest(folder: Path) -> None:
-    digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    (folder / _MANIFEST).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-
-
-def _share(folder: Path) -> None:
-    """Let whoever may read the folder read its files.
-
-    safetensors writes for the owner alone, and a cache is often prepared by one
-    user, such as that of a container's build, and read by another.
-    """
-    for path in folder.iterdir():
-        path.chmod(folder.stat().st_mode & 0o666)
-
-
 @contextmanager
 def _progress_bar(enabled: bool) -> Iterator[Progress]:
     from tqdm import tqdm
@@ -207,18 +143,3 @@ def _progress_bar(enabled: bool) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield report
-
-
-@contextmanager
-def _cache_errors(root: Path) -> Iterator[None]:
-    """Turn what the file system says into one sentence naming the directory."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        # safetensors reports a full disk as its own SafetensorError.
-        raise CacheError(
-            f"{root}: the weights cache cannot be written ({error}): free space or permissions "
-            "there, or set ALKNET_FIREWALL_CACHE (or `cache_dir`) to another directory"
-        ) from error
