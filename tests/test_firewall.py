@@ -58,6 +58,20 @@ def test_a_question_is_clear_and_an_override_is_not(firewall: Firewall) -> None:
     assert attack.score > clear.score
 
 
+def test_plainly_harmless_text_needs_only_the_first_layer(firewall: Firewall) -> None:
+    alarm = firewall.screen(QUESTION)
+    assert alarm.settled == alarm.windows == 1
+    assert {signal.layer for signal in alarm.signals} == {firewall.codebook.layers[0]}
+    assert firewall.screen(JAILBREAK).settled == 0
+
+
+def test_every_layer_is_read_where_the_early_exit_was_not_measured(firewall: Firewall) -> None:
+    assert firewall.screen(QUESTION, thresholds=Thresholds(0.01, 0.9)).settled == 0
+    every = Firewall(FirewallConfig(early_exit=False)).screen(QUESTION)
+    assert every.settled == 0
+    assert {signal.layer for signal in every.signals} <= set(firewall.codebook.layers)
+
+
 def test_an_alarm_says_what_was_found_and_where(firewall: Firewall) -> None:
     text = REPORT * 3 + JAILBREAK + REPORT * 3
     alarm = firewall.screen(text, role="tool")

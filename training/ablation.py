@@ -26,11 +26,13 @@ from alknet_firewall.codebook.head import ROLES
 from alknet_firewall.config import FirewallConfig
 from alknet_firewall.training import stats
 from alknet_firewall.training.compiler import CompileOptions, chosen_examples, open_model, prepare
-from alknet_firewall.training.fitting import SUSPICIOUS_RATE, Task, held_out_logits
+from alknet_firewall.training.fitting import Task, held_out_logits
 from alknet_firewall.training.heads import HeadOptions
 from alknet_firewall.training.sequences import Rows, Sequences
 
 Mask = NDArray[np.bool_]
+
+FALSE_POSITIVES = 0.01
 
 
 def every_text(rows: Rows) -> Mask:
@@ -77,6 +79,7 @@ class Variant:
 VARIANTS = [
     Variant("as shipped"),
     Variant("layers 2 and 4", inputs=only_layers(0, 1)),
+    Variant("layer 2", inputs=only_layers(0)),
     Variant("layer 6", inputs=only_layers(2)),
     Variant("64 directions a layer", inputs=first_directions(64)),
     Variant("blocks shuffled", ordered=False),
@@ -141,10 +144,10 @@ def judged(task: Task) -> list[dict[str, Any]]:
         mine = (rows.role == role) & ~rows.composed
         attack, score = rows.attack[mine], logits[mine, column]
         weights = stats.equal_source_weights(rows.source[mine], attack)
-        threshold = stats.threshold_at(score[~attack], weights[~attack], SUSPICIOUS_RATE)
+        threshold = stats.threshold_at(score[~attack], weights[~attack], FALSE_POSITIVES)
         recall = stats.weighted_share_above(score[attack], weights[attack], threshold)
         area = stats.auc(score, attack, weights)
-        found.append({"role": role, "auc": area, "recall_at_0.01": recall})
+        found.append({"role": role, "auc": area, f"recall_at_{FALSE_POSITIVES}": recall})
     return found
 
 

@@ -51,7 +51,8 @@ class Alarm:
     `score` is in [0, 1]. `spans` are character offsets into the text as it was
     given; they are empty when the level is CLEAR. `signals` are the codebook's
     dimensions at the worst place of the text, the rarest first. `windows` is
-    how many windows were scored, `tokens` how many tokens the text has, and
+    how many windows were scored and `settled` how many of them needed only the first
+    layer, `tokens` how many tokens the text has, and
     `elapsed` the time it took in seconds. `reading` says how the text was read
     where it scored worst: "raw" as it is, or what had to be undone before, such
     as "invisible+look-alikes" (docs/canonicalisation.md lists the names).
@@ -66,6 +67,7 @@ class Alarm:
     tokens: int
     elapsed: float
     reading: str = "raw"
+    settled: int = 0
 
     @property
     def reason(self) -> str:

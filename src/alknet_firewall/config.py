@@ -94,6 +94,9 @@ class FirewallConfig:
     """A longer text is an error, never silently cut."""
     canonical: bool = True
     """Also screen what a text says once hidden and disguised characters are undone."""
+    early_exit: bool = True
+    """Read only the first layer of windows that it shows to be plainly harmless. Not
+    done for a SUSPICIOUS threshold below the codebook's."""
     thresholds: dict[Role, Thresholds] = field(default_factory=dict)
     """Overrides of the codebook's thresholds, per role."""
 

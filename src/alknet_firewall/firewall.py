@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +20,7 @@ from .codebook import Codebook, DetectionResult
 from .config import Config, FirewallConfig, Thresholds
 from .errors import ScreeningError, TextTooLongError
 from .model.embedded import EmbeddedModel
-from .model.protocol import DetectorModel, Encoding
+from .model.protocol import DetectorModel, Encoding, infer_by_layer
 from .threads import thread_count
 from .windows import window_bounds
 
@@ -75,19 +76,21 @@ class Firewall:
             raise ScreeningError(f"role must be 'user' or 'tool', not {role!r}")
         model, codebook = self._load()
         encoding = self._encode(model, text)  # before anything else: it bounds the text
-        threads = thread_count(self._config.threads)
-        read = [_screened(model, codebook, raw(text), encoding, role, threads)]
+        limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
+        reader = self._reader(model, codebook, role, limits)
+        read = [_screened(reader, raw(text), encoding)]
         if self._config.canonical:
             for reading in readings(text)[1:]:
                 encoding = model.encode(readable(reading.text))
-                read.append(_screened(model, codebook, reading, encoding, role, threads))
-        limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
+                read.append(_screened(reader, reading, encoding))
         return _alarm(codebook, role, read, limits, started)
 
     def screen_many(self, items: Iterable[tuple[str, Role]]) -> list[Alarm]:
         """Screen (text, role) pairs; the alarms come in the same order."""
         pairs = list(items)
         self._load()
+        if len(pairs) < 2:
+            return [self.screen(*pair) for pair in pairs]
         # Two texts at a time keep the cores busy while one of them tokenizes.
         with ThreadPoolExecutor(max_workers=2) as pool:
             return list(pool.map(lambda pair: self.screen(*pair), pairs))
@@ -111,6 +114,14 @@ class Firewall:
     def codebook(self) -> Codebook:
         """The codebook in use, loaded if it was not."""
         return self._load()[1]
+
+    def _reader(
+        self, model: DetectorModel, codebook: Codebook, role: Role, limits: Thresholds
+    ) -> _Reader:
+        # What the first layer may settle was measured at the codebook's own threshold.
+        sound = limits.suspicious >= codebook.thresholds[role].suspicious
+        early = self._config.early_exit and sound
+        return _Reader(model, codebook, role, early, thread_count(self._config.threads))
 
     def _load(self) -> tuple[DetectorModel, Codebook]:
         if self._loaded is None:
@@ -169,41 +180,36 @@ class _Screened:
         return self.worst.score if self.worst else 0.0
 
 
-def _screened(
-    model: DetectorModel,
-    codebook: Codebook,
-    reading: Reading,
-    encoding: Encoding,
-    role: Role,
-    threads: int,
-) -> _Screened:
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What windows are read with, and how."""
+
+    model: DetectorModel
+    codebook: Codebook
+    role: Role
+    early: bool
+    threads: int
+
+    def detect(self, ids: Sequence[int], place: tuple[int, int]) -> DetectionResult:
+        """What one window of the model found, places counted from the text's start."""
+        window = ids[slice(*place)]
+        states = infer_by_layer(self.model, [self.model.bos_id, *window])
+        # Position 0 is the BOS token: an attention sink, not text.
+        of_text = ((layer, state[1:]) for layer, state in states)
+        found = self.codebook.scan_by_layer(of_text, window, self.role, early=self.early)
+        return found.shifted(place[0])
+
+
+def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screened:
     """What each window found. Several are run side by side: one window keeps two
     cores only half busy."""
-    ids, shape = encoding.ids, codebook.windows
-    bounds = window_bounds(len(ids), shape.tokens, shape.overlap)
-
-    def detected(place: tuple[int, int]) -> DetectionResult:
-        return _detection(model, codebook, ids, place, role)
-
-    if len(bounds) < 2 or threads < 2:
-        return _Screened(reading, encoding, list(map(detected, bounds)))
-    with ThreadPoolExecutor(max_workers=min(threads, len(bounds))) as pool:
-        return _Screened(reading, encoding, list(pool.map(detected, bounds)))
-
-
-def _detection(
-    model: DetectorModel,
-    codebook: Codebook,
-    ids: Sequence[int],
-    place: tuple[int, int],
-    role: Role,
-) -> DetectionResult:
-    """What one window of the model found, places counted from the text's start."""
-    window = ids[slice(*place)]
-    states = model.infer([model.bos_id, *window])
-    # Position 0 is the BOS token: an attention sink, not text.
-    text_states = {layer: state[1:] for layer, state in states.items()}
-    return codebook.scan(text_states, window, role).shifted(place[0])
+    shape = reader.codebook.windows
+    bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
+    detect = partial(reader.detect, encoding.ids)
+    if len(bounds) < 2 or reader.threads < 2:
+        return _Screened(reading, encoding, [detect(place) for place in bounds])
+    with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:
+        return _Screened(reading, encoding, list(pool.map(detect, bounds)))
 
 
 def _alarm(
@@ -228,7 +234,13 @@ def _alarm(
         tokens=len(first.encoding.ids),
         elapsed=time.perf_counter() - started,
         reading=decisive.reading.name,
+        settled=sum(_settled(screened, codebook) for screened in read),
     )
+
+
+def _settled(screened: _Screened, codebook: Codebook) -> int:
+    """The windows that were not read down to the last layer."""
+    return sum(len(result.z) < len(codebook.layers) for result in screened.results)
 
 
 def _level(score: float, limits: Thresholds) -> AlarmLevel:

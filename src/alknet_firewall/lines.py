@@ -81,6 +81,7 @@ def _fields(alarm: Alarm) -> dict[str, Any]:
         "spans": [[span.start, span.end] for span in alarm.spans],
         "tokens": alarm.tokens,
         "windows": alarm.windows,
+        "settled": alarm.settled,
     }
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from alknet_firewall.codebook import Codebook
-from alknet_firewall.codebook.detection import Region, WindowShape
+from alknet_firewall.codebook.detection import EarlyExit, Region, WindowShape
 from alknet_firewall.codebook.head import HeadMember, SequenceHead, stacked
 from alknet_firewall.codebook.lexical import BUCKETS, LexicalTable
 from alknet_firewall.codebook.profiles import DirectionProfile
@@ -31,11 +31,11 @@ def make_region(rng: np.random.Generator) -> Region:
     )
 
 
-def make_head(rng: np.random.Generator) -> SequenceHead:
+def make_head(rng: np.random.Generator, inputs: int = LAYERS * DIMENSIONS) -> SequenceHead:
     options = HeadOptions(units=UNITS, queries=2, hidden=3)
-    members = [HeadMember(**initial(rng, LAYERS * DIMENSIONS, options)) for _ in range(2)]
-    scale = np.abs(rng.standard_normal(LAYERS * DIMENSIONS)).astype(np.float32) + 0.5
-    return SequenceHead(scale, stacked(members))
+    members = [HeadMember(**initial(rng, inputs, options)) for _ in range(2)]
+    scale = np.abs(rng.standard_normal(inputs)).astype(np.float32) + 0.5
+    return SequenceHead(scale, stacked(members), words=np.array([1, 0.5], np.float32))
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def codebook() -> Codebook:
         basis=rng.standard_normal((LAYERS, DIMENSIONS, HIDDEN)).astype(np.float32),
         mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
         head=make_head(rng),
+        early=EarlyExit(make_head(rng, DIMENSIONS), {"user": 0.3, "tool": 0.2}),
         lexical=LexicalTable(rng.standard_normal((BUCKETS, 2)).astype(np.float32)),
         regions={"user": make_region(rng), "tool": make_region(rng)},
         thresholds={"user": Thresholds(0.5, 0.9), "tool": Thresholds(0.4, 0.8)},

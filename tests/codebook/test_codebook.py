@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,15 +93,46 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     assert result.places == ((0, 4), (4, 8), (8, 12), (12, 16), (16, 18))
     assert ((result.scores >= 0) & (result.scores <= 1)).all()
     blocks = np.stack([z[start:end].mean(axis=0) for start, end in result.places])
-    windows, likely = codebook.head.logits(blocks)
-    words = codebook.lexical.logits(IDS[:18])
-    assert result.score == pytest.approx(sigmoid(windows[0] + words[0]))
+    windows, likely = codebook.head.logits(blocks, codebook.lexical.logits(IDS[:18]))
+    assert result.score == pytest.approx(sigmoid(windows[0]))
     assert result.scores.argmax() == likely[:, 0].argmax()
     assert result.shifted(100).places[0] == (100, 104)
     scanned = codebook.scan(activations(18), IDS[:18], "user")
     assert scanned.places == result.places
     np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
     np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
+
+
+@pytest.mark.parametrize(("below", "read"), [(1.0, [1]), (0.0, [1, 3])])
+def test_deeper_layers_are_asked_for_only_where_the_first_does_not_settle_it(
+    codebook: Codebook, below: float, read: list[int]
+) -> None:
+    assert codebook.early
+    codebook = replace(codebook, early=replace(codebook.early, below={"user": below, "tool": 0.0}))
+    asked = []
+
+    def by_layer() -> Iterator[tuple[int, np.ndarray]]:
+        for layer, states in activations(18).items():
+            asked.append(layer)
+            yield layer, states
+
+    result = codebook.scan_by_layer(by_layer(), IDS[:18], "user")
+    assert asked == read
+    assert result.z.shape == (len(read), DIMENSIONS)
+    assert len(codebook.score(result.z, "user")) == len(read) * DIMENSIONS
+    whole = codebook.scan(activations(18), IDS[:18], "user")
+    assert (result.scores.tolist() == whole.scores.tolist()) == (read == [1, 3])
+    assert codebook.scan_by_layer(by_layer(), IDS[:18], early=False).z.shape == whole.z.shape
+
+
+def test_a_codebook_without_an_early_exit_reads_every_layer(
+    codebook: Codebook, tmp_path: Path
+) -> None:
+    write(replace(codebook, early=None), tmp_path)
+    read = Codebook.load(tmp_path)
+    assert read.early is None
+    result = read.scan_by_layer(iter(activations(18).items()), IDS[:18])
+    assert result.z.shape == (LAYERS, DIMENSIONS)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -196,6 +227,8 @@ def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
         ("config.json", _set("layers", "1,3"), "layers"),
         ("config.json", lambda c: c.pop("engine"), "engine"),
         ("config.json", lambda c: c["thresholds"].pop("tool"), "thresholds"),
+        ("config.json", lambda c: c["settled_below"].pop("tool"), "settled_below"),
+        ("config.json", lambda c: c["settled_below"].update(user=float("nan")), "settled_below"),
         ("config.json", lambda c: c["windows"].update(overlap=32), "windows"),
         ("config.json", lambda c: c["thresholds"]["user"].update(suspicious=2.0), "suspicious"),
     ],

@@ -22,7 +22,14 @@ QUICK = CompileOptions(
     n_dimensions=12,
     composed=replace(ComposeOptions.none(), poisoned=30, mixed=10),
     head=HeadOptions(
-        members=2, units=8, steps=150, held_out_steps=60, batch=32, dropout=0.1, learning_rate=0.01
+        members=2,
+        units=8,
+        steps=150,
+        held_out_steps=60,
+        early_steps=60,
+        batch=32,
+        dropout=0.1,
+        learning_rate=0.01,
     ),
 )
 TOPICS = [

@@ -69,7 +69,7 @@ def test_what_a_text_was_made_from_is_named_so_that_it_can_be_held_out() -> None
 
 
 def test_the_same_seed_gives_the_same_texts() -> None:
-    few = replace(ComposeOptions.none(), poisoned=20, mixed=20, suffixed=5, written=True)
+    few = replace(ComposeOptions.none(), poisoned=20, mixed=20, noisy=5, written=True)
     assert compose(examples(), few, seed=1) == compose(examples(), few, seed=1)
     assert compose(examples(), few, seed=1) != compose(examples(), few, seed=2)
 

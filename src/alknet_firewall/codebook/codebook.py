@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ..alarm import DimensionSignal, Role
 from ..config import Thresholds
 from ..errors import CodebookMismatchError
-from ..model.protocol import Activations, ModelIdentity
+from ..model.protocol import Activations, LayerStates, ModelIdentity
 from . import detection
-from .detection import Region, WindowShape
+from .detection import EarlyExit, Region, WindowShape
 from .head import ROLES, SequenceHead
 from .lexical import LexicalTable
-from .projection import pool_blocks, project
+from .projection import pool_blocks, project, project_layer
 from .results import DetectionResult
 
 __all__ = ["Codebook"]
@@ -30,7 +30,7 @@ _BUNDLED = Path(__file__).parent.parent / "data" / "codebook"
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """A basis, a head, n-gram weights, and for each role a region and thresholds.
+    """A basis, heads, n-gram weights, and for each role a region and thresholds.
 
     Nothing in it can change. `basis` is `(layers, dimensions, hidden)` and `mean`
     `(layers, hidden)`, float32. The same codebook and the same hidden states give the same scores.
@@ -42,6 +42,7 @@ class Codebook:
     basis: Array
     mean: Array
     head: SequenceHead
+    early: EarlyExit | None
     lexical: LexicalTable
     regions: Mapping[Role, Region]
     thresholds: Mapping[Role, Thresholds]
@@ -107,7 +108,8 @@ class Codebook:
         """Score every place of one window; z is `(tokens, layers, dimensions)`, and
         `ids` are its tokens."""
         means, sizes = pool_blocks(z, self.windows.block)
-        return self._detect(means, sizes, ids, role)
+        words = self.lexical.logits(ids)
+        return self._detect([*np.moveaxis(means, -2, 0)], sizes, words, self.head, role)
 
     def scan(
         self, activations: Activations, ids: Sequence[int], role: Role = "user"
@@ -117,17 +119,44 @@ class Codebook:
         Projecting is linear, so blocks are averaged first and there are fewer
         tokens to project.
         """
-        pooled = [pool_blocks(activations[layer], self.windows.block) for layer in self.layers]
-        means = np.stack([means for means, _ in pooled], axis=-2)
-        z = project(means, self.basis, self.mean)
-        return self._detect(z, pooled[0][1], ids, role)
+        by_layer = ((layer, activations[layer]) for layer in self.layers)
+        return self.scan_by_layer(by_layer, ids, role, early=False)
+
+    def scan_by_layer(
+        self,
+        states: Iterable[LayerStates],
+        ids: Sequence[int],
+        role: Role = "user",
+        *,
+        early: bool = True,
+    ) -> DetectionResult:
+        """`scan` of pairs of layer and hidden states, in the order of layers.
+
+        Unless `early` is off, no more than the first layer is asked for where that
+        shows plainly harmless text.
+        """
+        words = self.lexical.logits(ids)
+        z: list[Array] = []
+        for layer, state in states:
+            if layer in self.layers:
+                means, sizes = pool_blocks(state, self.windows.block)
+                z.append(project_layer(means, self.basis[len(z)], self.mean[len(z)]))
+            if early and self.early and len(z) == 1:
+                found = self._detect(z, sizes, words, self.early.head, role)
+                if found.score < self.early.below[role]:
+                    return found
+        return self._detect(z, sizes, words, self.head, role)
 
     def _detect(
-        self, z: Array, sizes: NDArray[np.intp], ids: Sequence[int], role: Role
+        self,
+        z: Sequence[Array],
+        sizes: NDArray[np.intp],
+        words: NDArray[np.float64],
+        head: SequenceHead,
+        role: Role,
     ) -> DetectionResult:
-        column = ROLES.index(role)
-        words = float(self.lexical.logits(ids)[column])
-        return detection.detect(z, sizes, words, self.head, column, self.windows)
+        stacked = np.stack(z, axis=-2)
+        return detection.detect(stacked, sizes, words, head, ROLES.index(role), self.windows)
 
     def _stacked(self, activations: Activations) -> Array:
         return np.stack([activations[layer] for layer in self.layers], axis=-2)

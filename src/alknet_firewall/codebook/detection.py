@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..alarm import DimensionSignal
+from ..alarm import DimensionSignal, Role
 from .head import SequenceHead, sigmoid
 from .profiles import DirectionProfile
 from .projection import roll
 from .results import DetectionResult
 from .splines import SplineTable
 
-__all__ = ["Region", "WindowShape", "detect", "score"]
+__all__ = ["EarlyExit", "Region", "WindowShape", "detect", "score"]
 
 Array = NDArray[np.float32]
 
@@ -36,6 +36,15 @@ class WindowShape:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyExit:
+    """A head that reads the first layer alone, and the score per role below which a
+    window is settled: its deeper layers are not computed."""
+
+    head: SequenceHead
+    below: Mapping[Role, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     """What is known of one role's normal text, and how attacks differ."""
 
@@ -46,7 +55,7 @@ class Region:
 def detect(
     z: Array,
     sizes: NDArray[np.intp],
-    words: float,
+    words: NDArray[np.float64],
     head: SequenceHead,
     role: int,
     shape: WindowShape,
@@ -54,14 +63,14 @@ def detect(
     """Score one window and each block in it.
 
     z is `(blocks, layers, dimensions)`, the mean of each block of `shape.block`
-    tokens (the last may be shorter), `sizes` their numbers of tokens, `words`
-    what the n-grams of the window add to its log-odds. The window's score is that
-    of its worst blocks; the others have less, in proportion to how likely they are
-    a part of the attack.
+    tokens (the last may be shorter), `sizes` their numbers of tokens, `words` the
+    log-odds of the window's n-grams per role. The window's score is that of its worst
+    blocks; the others have less, in proportion to how likely they are a part of the
+    attack.
     """
-    windows, blocks = head.logits(z)
+    windows, blocks = head.logits(z, words)
     likely = sigmoid(blocks[:, role])
-    scores = sigmoid(windows[role] + words) * np.minimum(1, 2 * likely / likely.max())
+    scores = sigmoid(windows[role]) * np.minimum(1, 2 * likely / likely.max())
     worst = int(np.argmax(roll(likely[:, None].astype(np.float32), sizes, shape.run)))
     run = slice(worst, worst + shape.run)
     return DetectionResult(
@@ -76,13 +85,13 @@ def score(
 ) -> list[DimensionSignal]:
     """How rare one mean z `(layers, dimensions)` is, per direction, rarest first.
 
-    `top` keeps only so many directions.
+    z may be of the first layers only. `top` keeps only so many directions.
 
     The seeds' `1 - cdf(z)` sees one tail; a direction is odd in either, so the
     signal is the two-sided tail probability and the side is kept beside it.
     """
     flat = z.reshape(-1).astype(np.float64)
-    tails, high = region.splines.tail_probability(flat)
+    tails, high = region.splines.first(len(flat)).tail_probability(flat)
     return [
         DimensionSignal(
             layer=layers[index // z.shape[1]],

@@ -1,7 +1,7 @@
 """The four files of a codebook: reading with every check, and writing.
 
     basis.safetensors    basis_vectors, mean
-    regions.safetensors  per role: profile arrays; the head's; n-gram weights
+    regions.safetensors  per role: profile arrays; the heads'; n-gram weights
     splines.json         per role: knots, coefficients, tail_decay
     config.json          model binding, windows, thresholds, provenance
 
@@ -27,7 +27,7 @@ from ..errors import CodebookError, CodebookFormatError
 from ..model.protocol import ModelIdentity
 from ..model.repository import sha256
 from .codebook import Codebook
-from .detection import Region, WindowShape
+from .detection import EarlyExit, Region, WindowShape
 from .head import ROLES, WIDTH, HeadMember, SequenceHead
 from .lexical import BUCKETS, LexicalTable
 from .profiles import DirectionProfile
@@ -63,6 +63,7 @@ class CodebookConfig:
     layers: tuple[int, ...]
     windows: WindowShape
     thresholds: dict[Role, Thresholds]
+    settled_below: dict[Role, float] | None
     files: dict[str, str]
     provenance: dict[str, Any]
 
@@ -103,7 +104,8 @@ def read(path: Path) -> Codebook:
         windows=config.windows,
         basis=basis.take("basis_vectors", (layers, dimensions, hidden)),
         mean=basis.take("mean", (layers, hidden)),
-        head=_head(regions, layers * dimensions),
+        head=_head(regions, "head", layers * dimensions),
+        early=_early(regions, config, path / CONFIG),
         lexical=LexicalTable(regions.take("lexical.weights", (BUCKETS, len(ROLES)))),
         regions=MappingProxyType(_regions(regions, path / SPLINES, (layers, dimensions))),
         thresholds=MappingProxyType(config.thresholds),
@@ -130,6 +132,7 @@ def write(codebook: Codebook, path: Path) -> None:
         layers=codebook.layers,
         windows=codebook.windows,
         thresholds=dict(codebook.thresholds),
+        settled_below=dict(codebook.early.below) if codebook.early else None,
         files={name: _sha256(path / name) for name in (BASIS, REGIONS, SPLINES)},
         provenance=dict(codebook.provenance),
     )
@@ -205,21 +208,33 @@ def _profile(tensors: _Tensors, role: Role, shape: tuple[int, int]) -> Direction
     return DirectionProfile(**arrays)
 
 
-def _head(tensors: _Tensors, inputs: int) -> SequenceHead:
-    scale = tensors.take("head.scale", (inputs,))
+def _early(tensors: _Tensors, config: CodebookConfig, path: Path) -> EarlyExit | None:
+    below = config.settled_below
+    if below is None:
+        return None
+    sound = set(below) == set(get_args(Role)) and all(
+        0 <= below[role] <= config.thresholds[role].suspicious for role in below
+    )
+    _check(sound, path, "settled_below does not have a score up to SUSPICIOUS for each role")
+    return EarlyExit(_head(tensors, "early", config.n_dimensions), MappingProxyType(below))
+
+
+def _head(tensors: _Tensors, prefix: str, inputs: int) -> SequenceHead:
+    scale = tensors.take(f"{prefix}.scale", (inputs,))
     if not (scale > 0).all():
-        raise CodebookFormatError("the tensor 'head.scale' has values that are not above 0")
-    return SequenceHead(scale, _members(tensors, inputs))
+        raise CodebookFormatError(f"the tensor '{prefix}.scale' has values that are not above 0")
+    words = tensors.take(f"{prefix}.words", (len(ROLES),))
+    return SequenceHead(scale, _members(tensors, prefix, inputs), words)
 
 
-def _members(tensors: _Tensors, inputs: int) -> HeadMember:
-    members, _, units = tensors.take("head.embed_weight", (None, inputs, None)).shape
-    queries = tensors.take("head.query_weight", (members, units, None)).shape[2]
+def _members(tensors: _Tensors, prefix: str, inputs: int) -> HeadMember:
+    members, _, units = tensors.take(f"{prefix}.embed_weight", (None, inputs, None)).shape
+    queries = tensors.take(f"{prefix}.query_weight", (members, units, None)).shape[2]
     into_hidden = (members, (queries + 1) * units, None)
-    hidden = tensors.take("head.hidden_weight", into_hidden).shape[2]
+    hidden = tensors.take(f"{prefix}.hidden_weight", into_hidden).shape[2]
 
     def take(name: str, *shape: int) -> Array:
-        return tensors.take(f"head.{name}", (members, *shape))
+        return tensors.take(f"{prefix}.{name}", (members, *shape))
 
     sizes = {
         "embed": (inputs, units),
@@ -282,16 +297,15 @@ def _region_tensors(codebook: Codebook) -> dict[str, Array]:
     parts: dict[str, DirectionProfile | HeadMember] = {
         role: region.profile for role, region in codebook.regions.items()
     }
-    parts["head"] = codebook.head.members
-    tensors = {
+    tensors = {"lexical.weights": codebook.lexical.weights}
+    heads = {"head": codebook.head} | ({"early": codebook.early.head} if codebook.early else {})
+    for name, head in heads.items():
+        tensors |= {f"{name}.scale": head.scale, f"{name}.words": head.words}
+        parts[name] = head.members
+    return tensors | {
         f"{name}.{field.name}": getattr(part, field.name)
         for name, part in parts.items()
         for field in fields(part)
-    }
-    return {
-        "head.scale": codebook.head.scale,
-        "lexical.weights": codebook.lexical.weights,
-        **tensors,
     }
 
 

@@ -90,22 +90,28 @@ class HeadMember:
 
 @dataclass(frozen=True, slots=True)
 class SequenceHead:
-    """An ensemble of networks, and the spread of normal text they were trained in.
+    """An ensemble of networks, the spread of normal text they were trained in, and how
+    much n-grams count beside them.
 
     `scale` is `(inputs,)`: the standard deviation of each z-coordinate, layer by
     layer, over blocks of normal text. `members` holds all of them, `stacked`.
+    `words` is `(roles,)`.
     """
 
     scale: Array
     members: HeadMember
+    words: Array
 
-    def logits(self, z: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def logits(
+        self, z: Array, words: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Log-odds of an attack for one window, `(roles,)`, and its blocks, `(blocks, roles)`.
 
-        z is `(blocks, layers, dimensions)`.
+        z is `(blocks, layers, dimensions)`, `words` the log-odds of the n-grams `(roles,)`.
         """
         windows, blocks = self.members.logits(features(z, self.scale))
-        return np.mean(windows, axis=0, dtype=np.float64), np.mean(blocks, axis=0, dtype=np.float64)
+        window = np.mean(windows, axis=0, dtype=np.float64) + self.words * words
+        return window, np.mean(blocks, axis=0, dtype=np.float64)
 
 
 def stacked(members: Sequence[HeadMember]) -> HeadMember:

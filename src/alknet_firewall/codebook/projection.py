@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["pool_blocks", "product", "project", "roll"]
+__all__ = ["pool_blocks", "product", "project", "project_layer", "roll"]
 
 _FEW_ROWS = 64  # more come from training, where threads are welcome
 _SMALL_PRODUCT = 600_000  # multiplications that OpenBLAS does on one thread
@@ -24,9 +24,13 @@ def project(states: Array, basis: Array, mean: Array) -> Array:
     of `states` with `dimensions` in place of `hidden`.
     """
     # One matrix product per layer: einsum would not use BLAS here.
-    by_layer = np.moveaxis(states - mean, -2, 0)
-    z = [product(layer, vectors.T) for layer, vectors in zip(by_layer, basis, strict=True)]
-    return np.moveaxis(np.stack(z), 0, -2)
+    by_layer = zip(np.moveaxis(states, -2, 0), basis, mean, strict=True)
+    return np.stack([project_layer(*layer) for layer in by_layer], axis=-2)
+
+
+def project_layer(states: Array, vectors: Array, mean: Array) -> Array:
+    """The same for one layer: `states` `(..., hidden)`, `vectors` `(dimensions, hidden)`."""
+    return product(states - mean, vectors.T)
 
 
 def product(a: Array, b: Array) -> Array:

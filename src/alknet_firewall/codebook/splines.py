@@ -37,6 +37,11 @@ class SplineTable:
     slopes: Array
     tail_decay: Array
 
+    def first(self, dimensions: int) -> SplineTable:
+        """The table of the first dimensions."""
+        parts = self.knots, self.values, self.slopes, self.tail_decay
+        return SplineTable(*(part[:dimensions] for part in parts))
+
     def cdf(self, x: Array) -> Array:
         """P(X <= x), in [0, 1], non-decreasing, for every finite x."""
         return self._cdf(x, *self._tails(x))

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..alarm import Role
 from ..codebook import Codebook
+from ..codebook.detection import EarlyExit
 from ..codebook.drift import Drift, drift, drift_table
 from ..codebook.splines import fit_splines
 from ..config import FirewallConfig, Thresholds
@@ -90,7 +91,7 @@ def calibrate(
     if options.regions:
         codebook = _with_splines(codebook, model, traffic, role)
     # After the splines: whatever of them enters a score is in these.
-    scores = _scores(Firewall(config, model=model, codebook=codebook), traffic, role)
+    scores = _scores(codebook, model, config, traffic, role)
     before = codebook.thresholds[role]
     found = Calibration(role, traffic, before, _thresholds(scores, before, options, path), scores)
     return _recorded(codebook, found, options), found
@@ -154,7 +155,12 @@ def _check(traffic: Traffic, options: CalibrationOptions) -> None:
         )
 
 
-def _scores(firewall: Firewall, traffic: Traffic, role: Role) -> Scores:
+def _scores(
+    codebook: Codebook, model: DetectorModel, config: FirewallConfig, traffic: Traffic, role: Role
+) -> Scores:
+    # A score of the first layer alone is for what lies far below a threshold.
+    firewall = Firewall(replace(config, early_exit=False), model=model, codebook=codebook)
+
     def score(numbered: tuple[int, str]) -> float:
         try:
             return firewall.screen(numbered[1], role).score
@@ -214,9 +220,18 @@ def _recorded(codebook: Codebook, found: Calibration, options: CalibrationOption
     provenance = {**codebook.provenance, "calibration": {**earlier, found.role: entry}}
     return replace(
         codebook,
+        early=_still_sound(codebook.early, found),
         thresholds=MappingProxyType({**codebook.thresholds, found.role: found.after}),
         provenance=MappingProxyType(provenance),
     )
+
+
+def _still_sound(early: EarlyExit | None, found: Calibration) -> EarlyExit | None:
+    """The early exit, without this role if its threshold is lower than what it was
+    measured at."""
+    if early is None or found.after.suspicious >= found.before.suspicious:
+        return early
+    return replace(early, below=MappingProxyType({**early.below, found.role: 0.0}))
 
 
 def calibration_table(found: Calibration) -> str:
@@ -262,7 +277,7 @@ def traffic_drift(
     """
     traffic = read_traffic(path, role)
     z = place_coordinates(model, codebook, traffic.texts)
-    scores = _scores(Firewall(config, model=model, codebook=codebook), traffic, role)
+    scores = _scores(codebook, model, config, traffic, role)
     found = drift(z, len(traffic.texts), codebook.regions[role], codebook.layers)
     limits = asdict(codebook.thresholds[role])
     return TrafficDrift(role, found, {level: _rate(scores, limits[level]) for level in limits})

@@ -35,6 +35,7 @@ from .compose import ComposeOptions, compose
 from .data_loader import DataFile, Example, load_folder, sample
 from .fitting import Task, fit
 from .heads import HeadOptions
+from .held_out import held_out_figures
 from .lexical import read_buckets
 from .sequences import Rows, Targets, read_sequences, run_means
 from .stats import fit_profile
@@ -104,7 +105,7 @@ def build(
     _check_classes(rows, data)
     with cache_folder(cache) as folder:
         task, basis = prepare(model, chosen, rows, options, folder)
-    fitted = fit(task)
+    fitted = fit(task, options.n_dimensions)
     codebook = Codebook(
         identity=model.identity,
         layers=tuple(model.extraction_layers),
@@ -112,10 +113,14 @@ def build(
         basis=basis.vectors,
         mean=basis.mean,
         head=fitted.head,
+        early=fitted.early,
         lexical=fitted.lexical,
         regions={role: _region(role, task, options) for role in get_args(Role)},
         thresholds=fitted.thresholds,
-        provenance=_provenance(files, chosen, options, licences or {}),
+        provenance={
+            **_provenance(files, chosen, options, licences or {}),
+            "held_out": held_out_figures(chosen, fitted.held_out),
+        },
     )
     write(codebook, out)
     return codebook

@@ -48,8 +48,6 @@ class ComposeOptions:
     """Documents with a harmless foreign sentence."""
     hidden: int = 4_000
     """User texts with an attack somewhere in them."""
-    suffixed: int = 600
-    """User requests followed by machine-made noise."""
     joined: int = 3_000
     """User texts made of two harmless ones."""
     requests: int = 2_500
@@ -64,15 +62,16 @@ class ComposeOptions:
     """Harmless texts in disguise or in markup: a disguise is not yet an attack."""
     evading: int = 3_000
     """Attacks in a disguise that leaves something to see, or in markup."""
-    noisy: int = 2_000
-    """User requests followed by fragments of words and signs."""
+    noisy: int = 2_600
+    """User requests followed by fragments of words and signs, as gradient search finds
+    them (arXiv:2307.15043)."""
     written: bool = True
     """Take the written attacks and hard negatives as they are, too."""
 
     @classmethod
     def none(cls) -> ComposeOptions:
         """Nothing at all: a start for a few."""
-        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, written=False)
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, written=False)
 
 
 def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> list[Example]:
@@ -82,13 +81,11 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
     the examples, ordinary requests from the harmless `user` rows; where there
     are none, what needs them is left out.
     """
-    rng = random.Random(seed)  # noqa: S311  not for secrets
     stock = _Stock.of(examples)
     kinds: list[tuple[int, bool, Callable[[random.Random, _Stock], Example]]] = [
         (options.poisoned, bool(stock.documents), _poisoned),
         (options.mixed, bool(stock.documents), _mixed),
         (options.hidden, bool(stock.prompts), _hidden),
-        (options.suffixed, bool(stock.documents), _suffixed),
         (options.joined, bool(stock.prompts), _joined),
         (options.requests, bool(stock.requests), _request_alone),
         (options.pieces, bool(stock.documents), _piece),
@@ -98,8 +95,21 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
         (options.evading, bool(stock.documents and stock.prompts), _evading),
         (options.noisy, bool(stock.documents), _noisy),
     ]
-    made = [make(rng, stock) for count, possible, make in kinds if possible for _ in range(count)]
-    return [*made, *_written_attacks(rng), *_hard_negatives()] if options.written else made
+    made = [
+        make(rng, stock)
+        for count, possible, make in kinds
+        if possible
+        for rng in [_generator(seed, make.__name__)]
+        for _ in range(count)
+    ]
+    if options.written:
+        made += [*_written_attacks(_generator(seed, "written")), *_hard_negatives()]
+    return made
+
+
+def _generator(seed: int, kind: str) -> random.Random:
+    """One for each kind, so that a change to one leaves the texts of the others alone."""
+    return random.Random(f"{seed} {kind}")  # noqa: S311  not for secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,25 +326,11 @@ def _joined(rng: random.Random, stock: _Stock) -> Example:
     return _made(text, "joined", [first, second], kind="benign_chat", role="user")
 
 
-def _suffixed(rng: random.Random, stock: _Stock) -> Example:
-    """A request with a suffix like those that gradient search finds (arXiv:2307.15043)."""
-    request = rng.choice(load("user_attacks")[rng.choice(["requests", "harmful_requests"])])
-    pieces = [
-        rng.choice(_WORD.findall(rng.choice(stock.documents).text[:2000]) or ["."])
-        for _ in range(rng.randint(10, 28))
-    ]
-    suffix = "".join(
-        piece + rng.choice([" ", " ", "", "\n"]) for piece in map(_mangled(rng), pieces)
-    )
-    text = f"{request} {suffix.strip()}"
-    return _made(text, "suffixed", [], label="attack", kind="jailbreak", role="user")
-
-
 def _noisy(rng: random.Random, stock: _Stock) -> Example:
-    """Like `_suffixed`, with pieces as a tokenizer cuts them, from texts of all kinds."""
-    request = rng.choice(load("user_attacks")[rng.choice(["harmful_requests", "refused_requests"])])
-    suffix = "".join(map(_scrap(rng, stock), range(rng.randint(10, 30))))
-    text = f"{request}{rng.choice([' ', '. ', ''])}{suffix.strip()}"
+    family = rng.choice(["requests", "harmful_requests", "refused_requests"])
+    request = rng.choice(load("user_attacks")[family])
+    scraps = (_scrap(rng, stock) for _ in range(rng.randint(10, 30)))
+    text = f"{request}{rng.choice([' ', '. ', ''])}{''.join(scraps).strip()}"
     return _made(text, "noisy", [], label="attack", kind="jailbreak", role="user")
 
 
@@ -358,27 +354,17 @@ _SIGNS = (
 )
 
 
-def _scrap(rng: random.Random, stock: _Stock) -> Callable[[int], str]:
-    def scrap(_: int) -> str:
-        text = rng.choice(rng.choice([stock.documents, stock.prompts or stock.documents])).text
-        words = _WORD.findall(text[:1500]) or ["."]
-        word: str = rng.choice(words)
-        if len(word) > 4 and rng.random() < 0.5:
-            cut = rng.randrange(2, len(word) - 1)
-            word = rng.choice([word[:cut], word[cut:], word[cut:].capitalize()])
-        sign = rng.choice(_SIGNS) if rng.random() < 0.25 else ""
-        return word + sign + rng.choice([" ", " ", ""])
-
-    return scrap
-
-
-def _mangled(rng: random.Random) -> Callable[[str], str]:
-    changes: list[Callable[[str], str]] = [
-        str.capitalize,
-        str.upper,
-        lambda word: word + rng.choice("}{](:;/\\"),
-    ]
-    return lambda word: rng.choice(changes)(word) if rng.random() < 0.3 else word
+def _scrap(rng: random.Random, stock: _Stock) -> str:
+    """A word or a part of one, as a tokenizer cuts it, from texts of all kinds."""
+    text = rng.choice(rng.choice([stock.documents, stock.prompts or stock.documents])).text
+    word: str = rng.choice(_WORD.findall(text[:1500]) or ["."])
+    if len(word) > 4 and rng.random() < 0.5:
+        cut = rng.randrange(2, len(word) - 1)
+        word = rng.choice([word[:cut], word[cut:], word[cut:].capitalize()])
+    elif rng.random() < 0.1:
+        word = word.upper()
+    sign = rng.choice(_SIGNS) if rng.random() < 0.25 else ""
+    return word + sign + rng.choice([" ", " ", "", "\n"])
 
 
 def _request_alone(rng: random.Random, stock: _Stock) -> Example:
@@ -404,7 +390,8 @@ _FILLERS = {
     "refused_requests": "{request}",
     "secrets": "{secret}",
 }
-_WHOLE = ("(written: hijacked_questions)",)  # a harmless beginning is a part of them
+# A harmless beginning is a part of them.
+_WHOLE = ("(written: hijacked_questions)", "(written: turned_tasks)")
 
 
 def _filled(text: str, number: int, rng: random.Random | None) -> str:

@@ -196,6 +196,7 @@ def measure(screened: Screened) -> dict[str, Any]:
         "curves": {role: curves(rows.of_role(role)) for role in get_args(Role)},
         "sources": source_figures(rows),
         "spans": _localisation(examples, verdicts),
+        "early_exit": _early_exit(examples, verdicts),
         "latency_ms": _latency(verdicts),
         "files": [asdict(file) for file in screened.files],
     }
@@ -247,6 +248,19 @@ def _localisation(examples: Sequence[Example], verdicts: Sequence[Verdict]) -> d
 
 def _meets(start: int, length: int, verdict: Verdict) -> bool:
     return any(first < start + length and last > start for first, last in verdict.spans)
+
+
+def _early_exit(examples: Sequence[Example], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """How many windows needed only the first layer, by role and label."""
+    counts: dict[tuple[str, str], list[int]] = {}
+    for example, verdict in zip(examples, verdicts, strict=True):
+        count = counts.setdefault((example.role, example.label), [0, 0])
+        count[0] += verdict.settled
+        count[1] += verdict.windows
+    return [
+        {"role": role, "label": label, "settled": settled, "windows": windows}
+        for (role, label), (settled, windows) in sorted(counts.items())
+    ]
 
 
 def _latency(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ head says of sources it was trained on is too good (docs/decisions/0011).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from ..alarm import Role
+from ..codebook.detection import EarlyExit
 from ..codebook.head import ROLES, HeadMember, SequenceHead, sigmoid, stacked
 from ..codebook.lexical import LexicalTable
 from ..config import Thresholds
@@ -29,7 +30,12 @@ __all__ = ["GROUPS", "Fitted", "Task", "fit", "held_out_logits", "judge"]
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-SUSPICIOUS_RATE, DANGEROUS_RATE = 0.01, 0.001
+RATES: Mapping[Role, tuple[float, float]] = {"user": (0.001, 0.0002), "tool": (0.01, 0.001)}
+"""Shares of held-out normal text that may reach SUSPICIOUS and DANGEROUS
+(docs/decisions/0011-held-out-thresholds.md)."""
+
+LOST = 0.001
+"""Share of the attacks caught that the early exit may lose."""
 
 GROUPS = 5  # more hold out less at a time, and take longer
 _DRAWN = 8  # batches drawn together and sorted by length, so that little is padded
@@ -64,35 +70,43 @@ class Task:
         weights = self.targets.weights(chosen, self.sequences, self.rows)
         return fit_lexical(self.words, self.targets.labels, weights)
 
+    def first(self, inputs: int) -> Task:
+        """The same task for a head that reads only the first inputs."""
+        sequences = replace(self.sequences, x=self.sequences.x[:, :inputs])
+        steps = self.options.early_steps
+        options = replace(self.options, members=1, steps=steps, held_out_steps=steps)
+        return replace(self, sequences=sequences, scale=self.scale[:inputs], options=options)
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What detects, its log-odds made probabilities."""
 
     head: SequenceHead
+    early: EarlyExit | None
     lexical: LexicalTable
     thresholds: dict[Role, Thresholds]
+    held_out: NDArray[np.float64]
+    """What `held_out_logits` gives."""
 
 
-def fit(task: Task) -> Fitted:
-    """The ensemble and the n-gram weights, mixed; and thresholds for each role."""
-    seen = _held_out_windows(task, GROUPS)
-    mixtures = [_mixture(task, seen, column) for column in range(len(ROLES))]
-    slopes, offsets = np.array([m[0] for m in mixtures]), np.array([m[1] for m in mixtures])
-    logits = _of_texts(task, (seen * slopes.T).sum(axis=1) + offsets)
-    everything = np.ones(len(task.sequences.start), dtype=bool)
-    members = [
-        task.train(everything, task.options.steps, task.seed + number)
-        for number in tqdm(range(task.options.members), desc="training the head")
-    ]
-    words = task.train_words(everything)
+def fit(task: Task, first_inputs: int) -> Fitted:
+    """The ensemble and the n-gram weights, mixed; thresholds for each role; and where
+    the first layer, the first inputs of each block, is not all, a head that reads it alone.
+    """
+    words = _held_out_words(task, GROUPS)
+    full = _mixed(task, words, GROUPS)
+    logits = _of_texts(task, full.logits)
+    thresholds = {
+        role: _thresholds(task.rows, role, logits[:, column]) for column, role in enumerate(ROLES)
+    }
+    fewer = task.first(first_inputs) if first_inputs < task.scale.size else None
     return Fitted(
-        head=SequenceHead(task.scale, stacked(members).rescaled(slopes[:, 0], offsets)),
-        lexical=LexicalTable(np.asarray(words.weights * slopes[:, 1], np.float32)),
-        thresholds={
-            role: _thresholds(task.rows, role, logits[:, column])
-            for column, role in enumerate(ROLES)
-        },
+        head=_ensemble(task, full),
+        early=_early_exit(fewer, words, full, thresholds) if fewer else None,
+        lexical=task.train_words(_everything(task)),
+        thresholds=thresholds,
+        held_out=logits,
     )
 
 
@@ -103,33 +117,119 @@ def held_out_logits(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
     The sources are dealt into `groups`, and one group is held out at a time,
     with every text composed from it. Phrases are held out in the same way.
     """
-    seen = _held_out_windows(task, groups)
-    columns = []
-    for column in range(len(ROLES)):
-        slopes, offset = _mixture(task, seen, column)
-        columns.append(seen[:, :, column] @ slopes + offset)
-    return _of_texts(task, np.stack(columns, axis=1))
+    return _of_texts(task, _mixed(task, _held_out_words(task, groups), groups).logits)
 
 
-def _held_out_windows(task: Task, groups: int) -> NDArray[np.float64]:
-    """Logits of the head and of the n-grams, `(windows, 2, roles)`; -inf where none was
-    made for a window, since nothing of it can be held out."""
-    logits = np.full((len(task.sequences.start), 2, len(ROLES)), -np.inf)
+@dataclass(frozen=True, slots=True)
+class _Mixed:
+    """How much a head and n-grams count, `slopes` `(roles, 2)` and `offsets` `(roles,)`,
+    and what the two say together of windows held out, `(windows, roles)`; -inf where
+    none was made for a window, since nothing of it can be held out."""
+
+    slopes: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    logits: NDArray[np.float64]
+
+
+def _mixed(task: Task, words: NDArray[np.float64], groups: int) -> _Mixed:
+    seen = np.stack([_held_out_heads(task, groups), words], axis=1)
+    mixtures = [_mixture(task, seen, column) for column in range(len(ROLES))]
+    slopes, offsets = np.array([m[0] for m in mixtures]), np.array([m[1] for m in mixtures])
+    made = np.isfinite(seen).all(axis=(1, 2))
+    logits = np.full((len(seen), len(ROLES)), -np.inf)
+    logits[made] = (seen[made] * slopes.T).sum(axis=1) + offsets
+    return _Mixed(slopes, offsets, logits)
+
+
+def _held_out_heads(task: Task, groups: int) -> NDArray[np.float64]:
+    def judged(inside: Mask, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        member = task.train(inside, task.options.held_out_steps, task.seed)
+        return judge(member, task.sequences, chosen)
+
+    return _held_out(task, groups, judged)
+
+
+def _held_out_words(task: Task, groups: int) -> NDArray[np.float64]:
+    def judged(inside: Mask, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        return lexical_logits(task.train_words(inside), task.words[chosen])
+
+    return _held_out(task, groups, judged)
+
+
+def _held_out(
+    task: Task,
+    groups: int,
+    judged: Callable[[Mask, NDArray[np.int64]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Logits `(windows, roles)` from what `judged` trains on the other windows."""
+    logits = np.full((len(task.sequences.start), len(ROLES)), -np.inf)
     for group in tqdm(_groups(task.rows, groups), desc="holding out sources"):
         outside = task.rows.made_from(group)[task.sequences.example]
-        judged = np.flatnonzero(outside)
-        member = task.train(~outside, task.options.held_out_steps, task.seed)
-        logits[judged, 0] = judge(member, task.sequences, judged)
-        logits[judged, 1] = lexical_logits(task.train_words(~outside), task.words[judged])
+        chosen = np.flatnonzero(outside)
+        logits[chosen] = judged(~outside, chosen)
     return logits
+
+
+def _everything(task: Task) -> Mask:
+    return np.ones(len(task.sequences.start), dtype=bool)
+
+
+def _ensemble(task: Task, mixed: _Mixed) -> SequenceHead:
+    members = [
+        task.train(_everything(task), task.options.steps, task.seed + number)
+        for number in tqdm(range(task.options.members), desc="training the head")
+    ]
+    slopes, offsets = mixed.slopes.astype(np.float32), mixed.offsets.astype(np.float32)
+    return SequenceHead(task.scale, stacked(members).rescaled(slopes[:, 0], offsets), slopes[:, 1])
+
+
+def _early_exit(
+    task: Task, words: NDArray[np.float64], full: _Mixed, thresholds: Mapping[Role, Thresholds]
+) -> EarlyExit:
+    early = _mixed(task, words, GROUPS)
+    below = {
+        role: _settled_below(
+            task, role, early.logits[:, column], full.logits[:, column], thresholds[role].suspicious
+        )
+        for column, role in enumerate(ROLES)
+    }
+    return EarlyExit(_ensemble(task, early), below)
+
+
+def _settled_below(
+    task: Task,
+    role: Role,
+    early: NDArray[np.float64],
+    full: NDArray[np.float64],
+    suspicious: float,
+) -> float:
+    """The early score below which lie `LOST` of the attacks that the whole head catches.
+
+    A text counts by the window that gives it away, every source the same.
+    """
+    worst = _worst_windows(task, full)
+    rows, text = task.rows, task.sequences.example[worst]
+    caught = rows.attack[text] & (rows.role[text] == role) & (sigmoid(full[worst]) >= suspicious)
+    worst, text = worst[caught], text[caught]
+    if not len(worst):
+        return 0.0
+    weights = stats.equal_source_weights(rows.source[text], rows.attack[text])
+    scores = np.asarray(sigmoid(early[worst]), np.float64)
+    return min(-stats.threshold_at(-scores, weights, LOST), suspicious)
+
+
+def _worst_windows(task: Task, logits: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The window of the highest logit of each text."""
+    example = task.sequences.example
+    order = np.lexsort((logits, example))
+    last = np.append(np.diff(example[order]) > 0, True)
+    return np.asarray(order[last])
 
 
 def _mixture(task: Task, seen: NDArray[np.float64], role: int) -> tuple[NDArray[np.float64], float]:
     """How much the head and the n-grams count, and the offset, for probabilities."""
-    sums, example = seen[:, :, role].sum(axis=1), task.sequences.example
-    order = np.lexsort((sums, example))
-    worst = order[np.append(np.diff(example[order]) > 0, True)]
-    rows, text = task.rows, example[worst]
+    worst = _worst_windows(task, seen[:, :, role].sum(axis=1))
+    rows, text = task.rows, task.sequences.example[worst]
     mine = (rows.role[text] == ROLES[role]) & ~rows.composed[text]
     worst, text = worst[mine], text[mine]
     weights = stats.equal_source_weights(rows.source[text], rows.attack[text])
@@ -155,7 +255,7 @@ def judge(
 
 
 def _thresholds(rows: Rows, role: Role, logits: NDArray[np.float64]) -> Thresholds:
-    """Scores that 1 % and 0.1 % of normal texts exceed.
+    """Scores that the shares of `RATES` of normal texts exceed.
 
     Every kind of text counts the same, and in it every source: most collections
     hold ordinary requests, and a threshold is needed for those that are not.
@@ -164,7 +264,7 @@ def _thresholds(rows: Rows, role: Role, logits: NDArray[np.float64]) -> Threshol
     weights = stats.equal_kind_weights(rows.kind[normal], rows.source[normal])
     suspicious, dangerous = (
         stats.threshold_at(np.asarray(sigmoid(logits[normal]), np.float64), weights, rate)
-        for rate in (SUSPICIOUS_RATE, DANGEROUS_RATE)
+        for rate in RATES[role]
     )
     return Thresholds(suspicious, dangerous)
 

@@ -42,8 +42,11 @@ class HeadOptions:
     queries: int = 4
     hidden: int = 64
     steps: int = 3000
-    held_out_steps: int = 1200
-    """Steps of the heads that only set thresholds."""
+    held_out_steps: int = 3000
+    """Steps of the heads that only set thresholds: as many, since a head that was
+    trained for less leans on words more."""
+    early_steps: int = 1500
+    """Steps of the heads that read the first layer alone."""
     batch: int = 96
     learning_rate: float = 2e-3
     weight_decay: float = 0.02

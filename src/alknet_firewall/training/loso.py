@@ -7,22 +7,16 @@ composed from them, and scores those; every training text is so scored once.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..alarm import Role
-from ..codebook.head import ROLES, sigmoid
 from ..config import FirewallConfig
 from .compiler import CompileOptions, cache_folder, chosen_examples, open_model, prepare
-from .fitting import GROUPS, held_out_logits
-from .measures import Columns, curves, role_figures, source_figures
+from .fitting import held_out_logits
+from .held_out import held_out_curves, held_out_figures
 from .sequences import Rows
 
-__all__ = ["held_out_figures", "leave_sources_out"]
+__all__ = ["leave_sources_out"]
 
 
 def leave_sources_out(
@@ -40,34 +34,7 @@ def leave_sources_out(
     with cache_folder(cache) as folder:
         task, _ = prepare(model, examples, rows, options, folder)
     logits = held_out_logits(task)
-    column = np.array([ROLES.index(example.role) for example in examples])
-    scores = sigmoid(logits[np.arange(len(examples)), column])
-
-    def columns(chosen: NDArray[np.bool_]) -> Columns:
-        shown = np.flatnonzero(chosen)
-        found = [float(score) for score in scores[shown]]
-        return Columns.of([examples[index] for index in shown], found, [0] * len(shown))
-
-    figures = {"groups": GROUPS, **held_out_figures(columns(~rows.composed))}
-    # Wrappers are held out as sources are: what the head makes of new ones.
-    judged = rows.composed & np.isfinite(logits[:, 0])
-    figures["roles"]["tool, composed"] = _ranked(columns(judged).of_role("tool"))
-    return figures
-
-
-def held_out_figures(rows: Columns) -> dict[str, Any]:
-    """What held-out scores are worth. The levels are ignored: thresholds are set
-    on these very scores."""
-    unjudged = replace(rows, level=np.zeros_like(rows.level))
     return {
-        "roles": {role: _ranked(unjudged.of_role(role)) for role in get_args(Role)},
-        "curves": {role: curves(unjudged.of_role(role)) for role in get_args(Role)},
-        "sources": [
-            {key: value for key, value in row.items() if key not in ("flagged", "dangerous")}
-            for row in source_figures(unjudged)
-        ],
+        **held_out_figures(examples, logits),
+        "curves": held_out_curves(examples, logits),
     }
-
-
-def _ranked(rows: Columns) -> dict[str, Any]:
-    return {key: value for key, value in role_figures(rows).items() if key != "shipped"}

@@ -24,6 +24,11 @@ def table(figures: dict[str, Any]) -> str:
     ]
     spans, latency = figures["spans"], figures["latency_ms"]
     lines += ["", f"spans meet the injected string: {spans['overlapping']} of {spans['caught']}"]
+    lines += [
+        f"windows that the first layer settled: {row['settled']} of {row['windows']} "
+        f"({row['role']}, {row['label']})"
+        for row in figures["early_exit"]
+    ]
     if latency:
         lines.append(
             f"milliseconds a text: p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f} "

@@ -23,7 +23,8 @@ __all__ = ["Verdict", "read_verdicts", "write_verdicts"]
 class Verdict:
     """A score in [0, 1], a level, the spans as character ranges, and what it took.
 
-    `elapsed` is in seconds and None where it was not recorded.
+    `elapsed` is in seconds and None where it was not recorded; of the `windows`,
+    `settled` needed only the first layer.
     """
 
     score: float
@@ -31,11 +32,21 @@ class Verdict:
     spans: tuple[tuple[int, int], ...] = ()
     tokens: int = 0
     elapsed: float | None = None
+    windows: int = 0
+    settled: int = 0
 
     @classmethod
     def of(cls, alarm: Alarm) -> Verdict:
         spans = tuple((span.start, span.end) for span in alarm.spans)
-        return cls(alarm.score, alarm.level, spans, alarm.tokens, alarm.elapsed)
+        return cls(
+            alarm.score,
+            alarm.level,
+            spans,
+            alarm.tokens,
+            alarm.elapsed,
+            alarm.windows,
+            alarm.settled,
+        )
 
     @classmethod
     def of_score(cls, score: float, flagged: bool) -> Verdict:
@@ -66,6 +77,8 @@ def _row(example: Example, verdict: Verdict) -> dict[str, Any]:
         "level": verdict.level.name,
         "spans": [list(span) for span in verdict.spans],
         "tokens": verdict.tokens,
+        "windows": verdict.windows,
+        "settled": verdict.settled,
         **({} if elapsed is None else {"elapsed_ms": elapsed * 1000}),
     }
 
@@ -108,4 +121,6 @@ def _verdict(row: dict[str, Any]) -> Verdict:
         spans=tuple((int(start), int(end)) for start, end in row.get("spans", ())),
         tokens=int(row.get("tokens", 0)),
         elapsed=None if elapsed is None else float(elapsed) / 1000,
+        windows=int(row.get("windows", 0)),
+        settled=int(row.get("settled", 0)),
     )
