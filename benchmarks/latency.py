@@ -5,9 +5,10 @@
 Everything is included: canonicalisation, tokenizer, engine, codebook, alarm. The
 lengths are measured in turn, again and again, so that noise of the machine meets
 all, and each number of threads in a process of its own, whose peak memory is told.
-Tokens are those of the alarm. The stages' shares come from further calls, timed
-from outside around the library's own functions; they are left out (-) where the
-windows of a text run side by side.
+Each length is measured as shipped, where the first layer settles most texts, and
+reading every layer of each. Tokens are those of the alarm. The stages' shares come
+from further calls, timed from outside around the library's own functions; they are
+left out (-) where the windows of a text run side by side.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -25,10 +27,12 @@ from typing import Any
 from unittest.mock import patch
 
 from measuring import peak_resident, percentiles, report
+from onnxruntime import InferenceSession
 from prose import text_of
 
 from alknet_firewall import Alarm, Firewall, FirewallConfig, firewall
-from alknet_firewall.codebook import Codebook
+from alknet_firewall.codebook import Codebook, codebook, detection
+from alknet_firewall.codebook.lexical import LexicalTable
 from alknet_firewall.model.embedded import EmbeddedModel
 
 LENGTHS = (16, 64, 128, 256, 1024, 4096)
@@ -38,8 +42,11 @@ _STAGES: tuple[tuple[str, Any, str], ...] = (
     ("readings", firewall, "readings"),
     ("readings", firewall, "readable"),
     ("tokenizer", EmbeddedModel, "encode"),
-    ("engine", EmbeddedModel, "infer"),
-    ("codebook", Codebook, "scan"),
+    ("engine", InferenceSession, "run"),
+    ("codebook", codebook, "pool_blocks"),
+    ("codebook", codebook, "project_layer"),
+    ("codebook", detection, "detect"),
+    ("codebook", LexicalTable, "logits"),
     ("codebook", Codebook, "score"),
 )
 """Which function's time is which stage; none of them calls another."""
@@ -48,21 +55,28 @@ _NAMES = tuple(dict.fromkeys(name for name, _, _ in _STAGES))
 
 
 def measured(threads: int, lengths: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    """One row for each length, in this process."""
-    screener = Firewall(FirewallConfig(threads=threads))
-    screener.preload()
+    """Two rows for each length, in this process: as shipped, and reading every layer."""
+    config = FirewallConfig(threads=threads)
+    book = Codebook.bundled()
+    model = EmbeddedModel(book.layers, threads=threads)
+    ways = [replace(config, early_exit=early) for early in (True, False)]
+    screeners = [Firewall(way, model=model, codebook=book) for way in ways]
+    cases = [(length, screener) for length in lengths for screener in screeners]
     alarms: dict[int, list[Alarm]] = defaultdict(list)
     shares: dict[int, list[Mapping[str, float]]] = defaultdict(list)
     peaks: dict[int, int | None] = {}
     for turn in range(rounds + _WARM_UP):
-        for length in lengths:
+        for case, (length, screener) in enumerate(cases):
             one, other = _fresh(screener, length, turn)
             alarm, profile = screener.screen(one), profiled(screener, other)
-            peaks.setdefault(length, peak_resident())
+            peaks.setdefault(case, peak_resident())
             if turn >= _WARM_UP:
-                alarms[length].append(alarm)
-                shares[length].append(profile)
-    return [_row(threads, alarms[n], shares[n], peaks[n]) for n in lengths]
+                alarms[case].append(alarm)
+                shares[case].append(profile)
+    return [
+        _row(threads, screener, alarms[case], shares[case], peaks[case])
+        for case, (_, screener) in enumerate(cases)
+    ]
 
 
 def _fresh(screener: Firewall, length: int, turn: int) -> tuple[str, str]:
@@ -105,13 +119,17 @@ def _watched(
 
 def _row(
     threads: int,
+    screener: Firewall,
     alarms: Sequence[Alarm],
     shares: Sequence[Mapping[str, float]],
     peak: int | None,
 ) -> dict[str, Any]:
     times = percentiles([alarm.elapsed for alarm in alarms])
     tokens, windows = alarms[0].tokens, alarms[0].windows
-    row = {"threads": threads, "tokens": tokens, "windows": windows, **times}
+    settled = sum(alarm.settled for alarm in alarms) / sum(alarm.windows for alarm in alarms)
+    read = "as shipped" if screener.config.early_exit else "every layer"
+    row = {"threads": threads, "tokens": tokens, "windows": windows, "read": read}
+    row |= {"settled_%": 100 * settled, **times}
     row["tokens_s"] = tokens / times["p50_ms"] * 1000
     if threads < 2 or windows < 2:
         row |= _percent(shares)

@@ -32,8 +32,10 @@ def test_a_text_to_time_is_ordinary(firewall: Firewall) -> None:
 
 
 def test_latency_names_the_stages_of_one_window_and_their_sum() -> None:
-    short, long = latency.measured(threads=2, lengths=[16, 600], rounds=2)
+    short, whole, long, _ = latency.measured(threads=2, lengths=[16, 600], rounds=2)
     assert (short["tokens"], short["windows"]) == (16, 1)
+    assert [row["read"] for row in (short, whole)] == ["as shipped", "every layer"]
+    assert (short["settled_%"] > 0, whole["settled_%"]) == (True, 0)
     stages = ["readings_%", "tokenizer_%", "engine_%", "codebook_%", "rest_%"]
     assert all(0 <= short[name] <= 100 for name in stages)
     assert short["not_engine_%"] == pytest.approx(100 - short["engine_%"])
