@@ -36,6 +36,9 @@ RATES: Mapping[Role, tuple[float, float]] = {"user": (0.001, 0.0002), "tool": (0
 
 LOST = 0.001
 """Share of the attacks caught that the early exit may lose."""
+SETTLED_AT_MOST = 0.2
+"""No window of a higher early score is settled: the deeper layers also rank those texts
+better that no threshold catches."""
 
 GROUPS = 5  # more hold out less at a time, and take longer
 _DRAWN = 8  # batches drawn together and sorted by length, so that little is padded
@@ -203,7 +206,8 @@ def _settled_below(
     full: NDArray[np.float64],
     suspicious: float,
 ) -> float:
-    """The early score below which lie `LOST` of the attacks that the whole head catches.
+    """The early score below which lie `LOST` of the attacks that the whole head catches,
+    but at most `SETTLED_AT_MOST`.
 
     A text counts by the window that gives it away, every source the same.
     """
@@ -215,7 +219,8 @@ def _settled_below(
         return 0.0
     weights = stats.equal_source_weights(rows.source[text], rows.attack[text])
     scores = np.asarray(sigmoid(early[worst]), np.float64)
-    return min(-stats.threshold_at(-scores, weights, LOST), suspicious)
+    harmless = -stats.threshold_at(-scores, weights, LOST)
+    return min(harmless, SETTLED_AT_MOST, suspicious)
 
 
 def _worst_windows(task: Task, logits: NDArray[np.float64]) -> NDArray[np.int64]:
