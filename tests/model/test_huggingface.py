@@ -50,7 +50,7 @@ def test_constructing_it_loads_nothing() -> None:
     assert not model.is_loaded()
     assert model.model_id == "HuggingFaceTB/SmolLM2-135M"
     assert model.revision == HFDetectorModel.DEFAULT_REVISION
-    assert model.extraction_layers == [2, 4, 6]
+    assert model.extraction_layers == [2, 6, 8]
 
 
 @pytest.mark.parametrize("revision", ["main", "", HFDetectorModel.DEFAULT_REVISION])
