@@ -138,9 +138,10 @@ class Codebook:
         words = self.lexical.logits(ids)
         z: list[Array] = []
         for layer, state in states:
-            if layer in self.layers:
-                means, sizes = pool_blocks(state, self.windows.block)
-                z.append(project_layer(means, self.basis[len(z)], self.mean[len(z)]))
+            if layer not in self.layers:
+                continue
+            means, sizes = pool_blocks(state, self.windows.block)
+            z.append(project_layer(means, self.basis[len(z)], self.mean[len(z)]))
             if early and self.early and len(z) == 1:
                 found = self._detect(z, sizes, words, self.early.head, role)
                 if found.score < self.early.below[role]:
