@@ -78,9 +78,9 @@ class Variant:
 
 VARIANTS = [
     Variant("as shipped"),
-    Variant("layers 2 and 4", inputs=only_layers(0, 1)),
-    Variant("layer 2", inputs=only_layers(0)),
-    Variant("layer 6", inputs=only_layers(2)),
+    Variant("without the last layer", inputs=only_layers(0, 1)),
+    Variant("the first layer", inputs=only_layers(0)),
+    Variant("the last layer", inputs=only_layers(2)),
     Variant("64 directions a layer", inputs=first_directions(64)),
     Variant("blocks shuffled", ordered=False),
     Variant("Gaussianised inputs", gaussian=True),
