@@ -234,6 +234,19 @@ def test_a_client_that_does_not_read_holds_the_upstream_back() -> None:
         assert sent < 40_000_000
 
 
+def test_a_body_that_never_ends_is_not_waited_for() -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: proxy\r\n"
+    head += b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    with between(lambda connection: None, body_timeout=0.2) as (url, upstream):
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port), timeout=30) as client:
+            client.sendall(head + b'{"model"')
+            answer = client.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"body_timeout" in answer
+        assert upstream.requests == 0
+
+
 def test_many_streams_at_once() -> None:
     barrier = threading.Event()
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from ..config import Config
+from ..errors import RequestError
 from .body import check_headers, parse_body, read_body
 from .clients import identify, unknown_client
 from .encoding import decompressed
@@ -81,8 +83,18 @@ def _peer(request: Request, config: Config) -> Peer:
 
 
 async def read_raw(call: Call) -> bytes:
-    """The body as it came. Raises `RequestError` (413) past the limit."""
-    return await read_body(call.request.stream(), call.state.config.proxy.max_body_bytes)
+    """The body as it came. Raises `RequestError` past the limits of size (413) and time (408)."""
+    proxy = call.state.config.proxy
+    try:
+        with anyio.fail_after(proxy.body_timeout):
+            return await read_body(call.request.stream(), proxy.max_body_bytes)
+    except TimeoutError:
+        raise RequestError(
+            f"the body was not there after {proxy.body_timeout:g} seconds: send it faster, or "
+            "raise `body_timeout` under [proxy]",
+            status=408,
+            code="body_timeout",
+        ) from None
 
 
 async def read_json(call: Call) -> dict[str, Any]:

@@ -108,6 +108,7 @@ _POSITIVE = (
     "max_texts",
     "max_request_tokens",
     "max_queue",
+    "body_timeout",
     "connect_timeout",
     "first_byte_timeout",
     "read_timeout",
@@ -150,6 +151,8 @@ class ProxyConfig:
     """Requests that may wait for a thread; the next one is told to come back."""
     screen_threads: int = 0
     """Threads that screen; 0 means one for each core."""
+    body_timeout: float = 60.0
+    """Seconds that a client may take to send a request's body."""
     connect_timeout: float = 5.0
     first_byte_timeout: float = 300.0
     """Seconds until the upstream's answer begins."""
