@@ -34,7 +34,7 @@ def _few_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _says(blocks: int) -> Callable[[socket.socket], None]:
     def script(connection: socket.socket) -> None:
-        connection.sendall(SSE)
+        connection.sendall(SSE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         for _ in range(blocks):
             connection.sendall(_BLOCK)
         connection.sendall(b"0\r\n\r\n")
