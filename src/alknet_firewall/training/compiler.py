@@ -49,7 +49,7 @@ class CompileOptions:
 
     n_dimensions: int = 256
     rows_per_group: int = 500
-    """Rows of each (source, label, role)."""
+    """Harmless rows of each source and role; of attacks, which are fewer, twice as many."""
     composed: ComposeOptions = field(default_factory=ComposeOptions)
     max_tokens: int = 512
     """Of each training text; screening has no such limit."""
@@ -170,7 +170,14 @@ def _region(role: Role, task: Task, options: CompileOptions) -> Region:
 def chosen_examples(data: Path, options: CompileOptions) -> tuple[list[Example], list[DataFile]]:
     """The sampled and composed texts to compile from, and the files they are from."""
     everything, files = load_folder(data)
-    sampled = sample(everything, options.rows_per_group, options.seed)
+    sampled = [
+        *sample(
+            (e for e in everything if e.label == "benign"), options.rows_per_group, options.seed
+        ),
+        *sample(
+            (e for e in everything if e.label == "attack"), 2 * options.rows_per_group, options.seed
+        ),
+    ]
     composed = compose(sampled, options.composed, options.seed)
     return sampled + composed, files
 

@@ -48,21 +48,21 @@ class ComposeOptions:
     """Documents with a harmless foreign sentence."""
     hidden: int = 4_000
     """User texts with an attack somewhere in them."""
-    joined: int = 3_000
+    joined: int = 2_500
     """User texts made of two harmless ones."""
     requests: int = 2_500
     """Ordinary requests that stand alone where a tool's answer should."""
-    pieces: int = 5_000
+    pieces: int = 4_000
     """A few sentences of a document: a short text is not yet an instruction."""
-    framed: int = 4_000
+    framed: int = 3_500
     """Ordinary requests in the set-ups that people use for jailbreaks."""
     tactical: int = 2_000
     """Requests for something harmful in the same set-ups."""
-    disguised: int = 4_000
+    disguised: int = 3_500
     """Harmless texts in disguise or in markup: a disguise is not yet an attack."""
     evading: int = 3_000
     """Attacks in a disguise that leaves something to see, or in markup."""
-    noisy: int = 2_600
+    noisy: int = 4_000
     """User requests followed by fragments of words and signs, as gradient search finds
     them (arXiv:2307.15043)."""
     written: bool = True
@@ -93,7 +93,7 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
         (options.tactical, True, _tactical),
         (options.disguised, bool(stock.documents and stock.prompts), _disguised),
         (options.evading, bool(stock.documents and stock.prompts), _evading),
-        (options.noisy, bool(stock.documents), _noisy),
+        (options.noisy, bool(stock.documents and stock.prompts), _noisy),
     ]
     made = [
         make(rng, stock)
@@ -329,7 +329,10 @@ def _joined(rng: random.Random, stock: _Stock) -> Example:
 def _noisy(rng: random.Random, stock: _Stock) -> Example:
     family = rng.choice(["requests", "harmful_requests", "refused_requests"])
     request = rng.choice(load("user_attacks")[family])
-    scraps = (_scrap(rng, stock) for _ in range(rng.randint(10, 30)))
+    signs, gaps = rng.choice([0.1, 0.25, 0.5]), rng.choice([("  ", "\n"), (" ", " ", " ", "")])
+    scraps = (
+        _scrap(rng, stock, signs) + rng.choice([" ", "", *gaps]) for _ in range(rng.randint(8, 40))
+    )
     text = f"{request}{rng.choice([' ', '. ', ''])}{''.join(scraps).strip()}"
     return _made(text, "noisy", [], label="attack", kind="jailbreak", role="user")
 
@@ -354,17 +357,17 @@ _SIGNS = (
 )
 
 
-def _scrap(rng: random.Random, stock: _Stock) -> str:
-    """A word or a part of one, as a tokenizer cuts it, from texts of all kinds."""
-    text = rng.choice(rng.choice([stock.documents, stock.prompts or stock.documents])).text
+def _scrap(rng: random.Random, stock: _Stock, signs: float) -> str:
+    """A word or a part of one, as a tokenizer cuts it, from texts of all kinds; signs
+    after so many."""
+    text = rng.choice(rng.choice([stock.documents, stock.prompts, stock.attacks])).text
     word: str = rng.choice(_WORD.findall(text[:1500]) or ["."])
     if len(word) > 4 and rng.random() < 0.5:
         cut = rng.randrange(2, len(word) - 1)
         word = rng.choice([word[:cut], word[cut:], word[cut:].capitalize()])
     elif rng.random() < 0.1:
         word = word.upper()
-    sign = rng.choice(_SIGNS) if rng.random() < 0.25 else ""
-    return word + sign + rng.choice([" ", " ", "", "\n"])
+    return word + (rng.choice(_SIGNS) if rng.random() < signs else "")
 
 
 def _request_alone(rng: random.Random, stock: _Stock) -> Example:
@@ -391,7 +394,17 @@ _FILLERS = {
     "secrets": "{secret}",
 }
 # A harmless beginning is a part of them.
-_WHOLE = ("(written: hijacked_questions)", "(written: turned_tasks)")
+_WHOLE = tuple(
+    f"(written: {family})"
+    for family in (
+        "hijacked_questions",
+        "turned_tasks",
+        "smuggled",
+        "casual_overrides",
+        "casual_overrides_german",
+        "casual_overrides_other",
+    )
+)
 
 
 def _filled(text: str, number: int, rng: random.Random | None) -> str:
