@@ -72,6 +72,21 @@ def test_every_layer_is_read_where_the_early_exit_was_not_measured(firewall: Fir
     assert {signal.layer for signal in every.signals} <= set(firewall.codebook.layers)
 
 
+@pytest.mark.parametrize("role", ["user", "tool"])
+@pytest.mark.parametrize("text", ["\U0001f0b1\U00010300\U0001d360" * 30, "z " * 300])
+def test_what_is_like_no_normal_text_is_suspicious_at_least(
+    firewall: Firewall, text: str, role: Role
+) -> None:
+    alarm = firewall.screen(text, role)
+    assert alarm.anomalous
+    assert alarm.level >= AlarmLevel.SUSPICIOUS
+    assert alarm.spans
+    assert "like no normal text" in alarm.reason
+    assert not firewall.screen(QUESTION, role).anomalous
+    without = Firewall(FirewallConfig(anomaly=False)).screen(text, role)
+    assert without.score <= alarm.score
+
+
 def test_an_alarm_says_what_was_found_and_where(firewall: Firewall) -> None:
     text = REPORT * 3 + JAILBREAK + REPORT * 3
     alarm = firewall.screen(text, role="tool")

@@ -26,7 +26,7 @@ from alknet_firewall.codebook.head import ROLES
 from alknet_firewall.config import FirewallConfig
 from alknet_firewall.training import stats
 from alknet_firewall.training.compiler import CompileOptions, chosen_examples, open_model, prepare
-from alknet_firewall.training.fitting import Task, held_out_logits
+from alknet_firewall.training.fitting import Task, held_out_logits, held_out_words
 from alknet_firewall.training.heads import HeadOptions
 from alknet_firewall.training.sequences import Rows, Sequences
 
@@ -137,8 +137,8 @@ def shuffled(sequences: Sequences) -> NDArray[np.int64]:
     return np.concatenate(orders)
 
 
-def judged(task: Task) -> list[dict[str, Any]]:
-    logits, rows = held_out_logits(task), task.rows
+def judged(task: Task, words: NDArray[np.float64] | None) -> list[dict[str, Any]]:
+    logits, rows = held_out_logits(task, words=words), task.rows
     found = []
     for column, role in enumerate(ROLES):
         mine = (rows.role == role) & ~rows.composed
@@ -164,11 +164,15 @@ def main() -> None:
     examples, _ = chosen_examples(arguments.data, options)
     task, basis = prepare(model, examples, Rows.of(examples), options, arguments.cache)
     results: list[dict[str, Any]] = []
+    words = held_out_words(task)
     for variant in VARIANTS:
         if arguments.only and variant.name not in arguments.only:
             continue
         shape = (basis.vectors.shape[0], basis.vectors.shape[1])
-        for row in judged(changed(task, variant, shape)):
+        same = variant.texts is every_text and variant.shared
+        counted = words if variant.words else np.where(np.isfinite(words), 0.0, words)
+        known = counted if same else None
+        for row in judged(changed(task, variant, shape), known):
             results.append({"variant": variant.name, **row})
             print(f"{variant.name:<34} {row['role']:<5} AUC {row['auc']:.3f}", end="  ")
             print(f"recall at 1 % {row['recall_at_0.01']:.3f}", flush=True)

@@ -55,7 +55,9 @@ class Alarm:
     layer, `tokens` how many tokens the text has, and
     `elapsed` the time it took in seconds. `reading` says how the text was read
     where it scored worst: "raw" as it is, or what had to be undone before, such
-    as "invisible+look-alikes" (docs/canonicalisation.md lists the names).
+    as "invisible+look-alikes" (docs/canonicalisation.md lists the names). `anomalous`
+    says that a part of the text as it is is like no normal text, which makes it
+    SUSPICIOUS at least (unless `anomaly` is off).
     """
 
     level: AlarmLevel
@@ -68,6 +70,7 @@ class Alarm:
     elapsed: float
     reading: str = "raw"
     settled: int = 0
+    anomalous: bool = False
 
     @property
     def reason(self) -> str:
@@ -77,7 +80,8 @@ class Alarm:
         worst = max(self.spans, key=lambda span: span.score, default=None)
         place = f" at characters {worst.start} to {worst.end}" if worst else ""
         how = "" if self.reading == "raw" else f", once {self.reading} is undone"
-        return f"this {self.role} text looks like an attack{place}{how} (score {self.score:.3f})"
+        what = "is like no normal text" if self.anomalous else "looks like an attack"
+        return f"this {self.role} text {what}{place}{how} (score {self.score:.3f})"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dict with every field, the level by its name."""

@@ -226,7 +226,10 @@ def download(config_path: Path | None) -> None:
 @click.option("--layers", help="Extraction layers, such as 2,4,6.")
 @click.option("--dimensions", default=256, show_default=True, help="SVD directions per layer.")
 @click.option(
-    "--limit", default=500, show_default=True, help="Rows of each source, label and role."
+    "--limit",
+    default=500,
+    show_default=True,
+    help="Harmless rows of each source and role; of attacks twice as many.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option(

@@ -97,6 +97,8 @@ class FirewallConfig:
     early_exit: bool = True
     """Read only the first layer of windows that it shows to be plainly harmless. Not
     done for a SUSPICIOUS threshold below the codebook's."""
+    anomaly: bool = True
+    """Text that is like no normal text is SUSPICIOUS, whatever else its score."""
     thresholds: dict[Role, Thresholds] = field(default_factory=dict)
     """Overrides of the codebook's thresholds, per role."""
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -78,7 +78,8 @@ class Firewall:
         encoding = self._encode(model, text)  # before anything else: it bounds the text
         limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
         reader = self._reader(model, codebook, role, limits)
-        read = [_screened(reader, raw(text), encoding)]
+        plain = _screened(reader, raw(text), encoding)
+        read = [plain.lifted(limits.suspicious) if self._config.anomaly else plain]
         if self._config.canonical:
             for reading in readings(text)[1:]:
                 encoding = model.encode(readable(reading.text))
@@ -179,6 +180,14 @@ class _Screened:
     def score(self) -> float:
         return self.worst.score if self.worst else 0.0
 
+    @property
+    def odd(self) -> bool:
+        return any(result.odd.any() for result in self.results)
+
+    def lifted(self, score: float) -> _Screened:
+        """The same, with no place that is like no normal text below a score."""
+        return replace(self, results=[result.lifted(score) for result in self.results])
+
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
@@ -235,6 +244,7 @@ def _alarm(
         elapsed=time.perf_counter() - started,
         reading=decisive.reading.name,
         settled=sum(_settled(screened, codebook) for screened in read),
+        anomalous=first.odd,
     )
 
 

@@ -82,6 +82,7 @@ def _fields(alarm: Alarm) -> dict[str, Any]:
         "tokens": alarm.tokens,
         "windows": alarm.windows,
         "settled": alarm.settled,
+        "anomalous": alarm.anomalous,
     }
 
 

@@ -28,6 +28,7 @@ def make_region(rng: np.random.Generator) -> Region:
             normal(*shape),
         ),
         splines=fit_splines(rng.standard_normal((200, LAYERS * DIMENSIONS))),
+        anomaly_limit=100.0,
     )
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from alknet_firewall.codebook import Codebook
-from alknet_firewall.codebook.detection import Region
+from alknet_firewall.codebook.detection import Region, WindowShape, anomalous, anomaly
 from alknet_firewall.codebook.files import _sha256, write
 from alknet_firewall.codebook.head import sigmoid
 from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
 
 from ..conftest import StartHub
 from ..hub import COMMIT
-from .conftest import DIMENSIONS, HIDDEN, LAYERS
+from .conftest import DIMENSIONS, HIDDEN, LAYERS, make_region
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -125,6 +125,45 @@ def test_deeper_layers_are_asked_for_only_where_the_first_does_not_settle_it(
     assert codebook.scan_by_layer(by_layer(), IDS[:18], early=False).z.shape == whole.z.shape
 
 
+def test_what_is_like_no_normal_text_is_not_settled(codebook: Codebook) -> None:
+    assert codebook.early
+    early = replace(codebook.early, below={"user": 1.0, "tool": 1.0})
+    regions = {r: replace(region, anomaly_limit=1e-9) for r, region in codebook.regions.items()}
+    result = replace(codebook, early=early, regions=regions).scan_by_layer(
+        iter(activations(18).items()), IDS[:18], "user"
+    )
+    assert result.z.shape == (LAYERS, DIMENSIONS)
+    assert result.odd.all()
+    assert result.lifted(2.0).score == 2.0
+    assert not codebook.scan(activations(18), IDS[:18]).odd.any()
+
+
+SHAPE = WindowShape(tokens=64, overlap=8, block=4, run=2)
+
+
+@given(st.integers(2, 9), st.floats(0.1, 10), st.integers(0, 8))
+def test_anomaly_is_the_mean_square_distance_from_normal_text(
+    blocks: int, away: float, odd: int
+) -> None:
+    region = make_region(np.random.default_rng(0))
+    centroid, scale = region.profile.centroids[0], region.profile.scale[0]
+    z, sizes = np.tile(centroid, (blocks, 1)), np.full(blocks, 4)
+    z[odd % blocks :] += np.float32(away) * scale
+    found = anomaly(z, sizes, region.profile, SHAPE)
+    assert found[-1] == pytest.approx(away**2 if odd % blocks < blocks - 1 else away**2 / 4, 1e-3)
+    marked = anomalous(z, sizes, replace(region, anomaly_limit=found.max() - 1e-6), SHAPE)
+    assert marked[-1]
+    assert marked.sum() >= 2
+    assert not anomalous(z, sizes, replace(region, anomaly_limit=found.max()), SHAPE).any()
+
+
+def test_the_mean_of_few_tokens_counts_by_their_share_of_a_run() -> None:
+    region = make_region(np.random.default_rng(0))
+    z = (region.profile.centroids[0] + region.profile.scale[0])[None]
+    assert anomaly(z, np.array([4]), region.profile, SHAPE) == pytest.approx([0.5], 1e-5)
+    assert anomaly(z, np.array([1]), region.profile, SHAPE) == pytest.approx([0.125], 1e-5)
+
+
 def test_a_codebook_without_an_early_exit_reads_every_layer(
     codebook: Codebook, tmp_path: Path
 ) -> None:
@@ -137,8 +176,6 @@ def test_a_codebook_without_an_early_exit_reads_every_layer(
 
 @given(st.integers(0, 2**32 - 1))
 def test_signals_are_tail_probabilities_rarest_first(seed: int) -> None:
-    from .conftest import make_region
-
     region = make_region(np.random.default_rng(0))
     z = np.random.default_rng(seed).standard_normal((LAYERS, DIMENSIONS)).astype(np.float32) * 3
     from alknet_firewall.codebook.detection import score
@@ -229,6 +266,9 @@ def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
         ("config.json", lambda c: c["thresholds"].pop("tool"), "thresholds"),
         ("config.json", lambda c: c["settled_below"].pop("tool"), "settled_below"),
         ("config.json", lambda c: c["settled_below"].update(user=float("nan")), "settled_below"),
+        ("config.json", lambda c: c["anomaly_limit"].pop("tool"), "anomaly_limit"),
+        ("config.json", lambda c: c["anomaly_limit"].update(user=0.0), "anomaly_limit"),
+        ("config.json", lambda c: [c.update(format=4), c.pop("anomaly_limit")], "format is 4"),
         ("config.json", lambda c: c["windows"].update(overlap=32), "windows"),
         ("config.json", lambda c: c["thresholds"]["user"].update(suspicious=2.0), "suspicious"),
     ],

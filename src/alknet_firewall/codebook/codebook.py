@@ -109,7 +109,9 @@ class Codebook:
         `ids` are its tokens."""
         means, sizes = pool_blocks(z, self.windows.block)
         words = self.lexical.logits(ids)
-        return self._detect([*np.moveaxis(means, -2, 0)], sizes, words, self.head, role)
+        by_layer = [*np.moveaxis(means, -2, 0)]
+        odd = self._odd(by_layer[0], sizes, role)
+        return self._detect(by_layer, sizes, words, self.head, role, odd)
 
     def scan(
         self, activations: Activations, ids: Sequence[int], role: Role = "user"
@@ -133,7 +135,7 @@ class Codebook:
         """`scan` of pairs of layer and hidden states, in the order of layers.
 
         Unless `early` is off, no more than the first layer is asked for where that
-        shows plainly harmless text.
+        shows plainly harmless text. Raises `CodebookMismatchError` without a layer.
         """
         words = self.lexical.logits(ids)
         z: list[Array] = []
@@ -142,11 +144,16 @@ class Codebook:
                 continue
             means, sizes = pool_blocks(state, self.windows.block)
             z.append(project_layer(means, self.basis[len(z)], self.mean[len(z)]))
-            if early and self.early and len(z) == 1:
-                found = self._detect(z, sizes, words, self.early.head, role)
-                if found.score < self.early.below[role]:
-                    return found
-        return self._detect(z, sizes, words, self.head, role)
+            if len(z) == 1:
+                odd = self._odd(z[0], sizes, role)
+                if early and self.early and not odd.any():
+                    found = self._detect(z, sizes, words, self.early.head, role, odd)
+                    if found.score < self.early.below[role]:
+                        return found
+        return self._detect(z, sizes, words, self.head, role, odd)
+
+    def _odd(self, z: Array, sizes: NDArray[np.intp], role: Role) -> NDArray[np.bool_]:
+        return detection.anomalous(z, sizes, self.regions[role], self.windows)
 
     def _detect(
         self,
@@ -155,9 +162,10 @@ class Codebook:
         words: NDArray[np.float64],
         head: SequenceHead,
         role: Role,
+        odd: NDArray[np.bool_],
     ) -> DetectionResult:
-        stacked = np.stack(z, axis=-2)
-        return detection.detect(stacked, sizes, words, head, ROLES.index(role), self.windows)
+        stacked, column = np.stack(z, axis=-2), ROLES.index(role)
+        return detection.detect(stacked, sizes, words, head, column, self.windows, odd)
 
     def _stacked(self, activations: Activations) -> Array:
         return np.stack([activations[layer] for layer in self.layers], axis=-2)

@@ -15,7 +15,16 @@ from .projection import roll
 from .results import DetectionResult
 from .splines import SplineTable
 
-__all__ = ["EarlyExit", "Region", "WindowShape", "detect", "score"]
+__all__ = [
+    "EarlyExit",
+    "Region",
+    "WindowShape",
+    "anomalous",
+    "anomaly",
+    "detect",
+    "distances",
+    "score",
+]
 
 Array = NDArray[np.float32]
 
@@ -46,10 +55,14 @@ class EarlyExit:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What is known of one role's normal text, and how attacks differ."""
+    """What is known of one role's normal text, and how attacks differ.
+
+    A run of an `anomaly` above `anomaly_limit` is like no normal text.
+    """
 
     profile: DirectionProfile
     splines: SplineTable
+    anomaly_limit: float
 
 
 def detect(
@@ -59,6 +72,7 @@ def detect(
     head: SequenceHead,
     role: int,
     shape: WindowShape,
+    odd: NDArray[np.bool_],
 ) -> DetectionResult:
     """Score one window and each block in it.
 
@@ -66,7 +80,7 @@ def detect(
     tokens (the last may be shorter), `sizes` their numbers of tokens, `words` the
     log-odds of the window's n-grams per role. The window's score is that of its worst
     blocks; the others have less, in proportion to how likely they are a part of the
-    attack.
+    attack. `odd` says which blocks are `anomalous`.
     """
     windows, blocks = head.logits(z, words)
     likely = sigmoid(blocks[:, role])
@@ -77,7 +91,37 @@ def detect(
         places=_places(int(sizes.sum()), len(z), shape),
         scores=np.asarray(scores, dtype=np.float64),
         z=np.average(z[run], axis=0, weights=sizes[run]).astype(np.float32),
+        odd=odd,
     )
+
+
+def anomaly(
+    z: Array, sizes: NDArray[np.intp], profile: DirectionProfile, shape: WindowShape
+) -> NDArray[np.float64]:
+    """How far each run of `shape.run` blocks lies from normal text in the first layer.
+
+    z is `(blocks, dimensions)` of that layer. The `distances` of each run's mean, which
+    count by the share of a whole run that the text has: the mean of few tokens varies.
+    """
+    share = min(1.0, int(sizes.sum()) / (shape.block * shape.run))
+    return share * distances(roll(z, sizes, shape.run), profile)
+
+
+def distances(means: Array, profile: DirectionProfile) -> NDArray[np.float64]:
+    """The mean square of each row's distances from the centroid of the first layer, in
+    standard deviations; `means` is `(rows, dimensions)`."""
+    away = (means - profile.centroids[0]) / profile.scale[0]
+    return np.asarray(np.square(away).mean(axis=1), dtype=np.float64)
+
+
+def anomalous(
+    z: Array, sizes: NDArray[np.intp], region: Region, shape: WindowShape
+) -> NDArray[np.bool_]:
+    """Which blocks are in a run that is like no normal text; z as in `anomaly`."""
+    found = np.zeros(len(z), dtype=bool)
+    for first in np.flatnonzero(anomaly(z, sizes, region.profile, shape) > region.anomaly_limit):
+        found[first : first + shape.run] = True
+    return found
 
 
 def score(

@@ -41,7 +41,7 @@ BASIS, REGIONS, SPLINES, CONFIG = (
     "splines.json",
     "config.json",
 )
-FORMAT = 4
+FORMAT = 5
 
 Array = NDArray[np.float32]
 _T = TypeVar("_T")
@@ -64,8 +64,14 @@ class CodebookConfig:
     windows: WindowShape
     thresholds: dict[Role, Thresholds]
     settled_below: dict[Role, float] | None
+    anomaly_limit: dict[Role, float]
     files: dict[str, str]
     provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Format:
+    format: int
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,10 @@ class SplineFile:
 
 def read(path: Path) -> Codebook:
     """Read and check a codebook directory. Raises `CodebookFormatError`."""
+    # Before the rest, which another format may not have.
+    format_ = _parse(path / CONFIG, _Format).format
+    _check(format_ == FORMAT, path / CONFIG, f"its format is {format_} and not {FORMAT}")
     config = _parse(path / CONFIG, CodebookConfig)
-    _check(config.format == FORMAT, path / CONFIG, f"its format is not {FORMAT}")
     _check(set(config.thresholds) == set(get_args(Role)), path / CONFIG, "a role has no thresholds")
     shape = config.windows
     _check(
@@ -107,7 +115,7 @@ def read(path: Path) -> Codebook:
         head=_head(regions, "head", layers * dimensions),
         early=_early(regions, config, path / CONFIG),
         lexical=LexicalTable(regions.take("lexical.weights", (BUCKETS, len(ROLES)))),
-        regions=MappingProxyType(_regions(regions, path / SPLINES, (layers, dimensions))),
+        regions=MappingProxyType(_regions(regions, path, config)),
         thresholds=MappingProxyType(config.thresholds),
         provenance=MappingProxyType(config.provenance),
     )
@@ -133,6 +141,7 @@ def write(codebook: Codebook, path: Path) -> None:
         windows=codebook.windows,
         thresholds=dict(codebook.thresholds),
         settled_below=dict(codebook.early.below) if codebook.early else None,
+        anomaly_limit={role: region.anomaly_limit for role, region in codebook.regions.items()},
         files={name: _sha256(path / name) for name in (BASIS, REGIONS, SPLINES)},
         provenance=dict(codebook.provenance),
     )
@@ -162,12 +171,16 @@ def fetch(repo_id: str, revision: str, *, cache_dir: str | None, local_files_onl
         ) from error
 
 
-def _regions(tensors: _Tensors, path: Path, shape: tuple[int, int]) -> dict[Role, Region]:
-    splines = _parse(path, dict[Role, SplineFile])
+def _regions(tensors: _Tensors, path: Path, config: CodebookConfig) -> dict[Role, Region]:
+    splines = _parse(path / SPLINES, dict[Role, SplineFile])
+    limits, shape = config.anomaly_limit, (len(config.layers), config.n_dimensions)
+    sound = set(limits) == set(get_args(Role)) and all(limits[role] > 0 for role in limits)
+    _check(sound, path / CONFIG, "anomaly_limit does not have a number above 0 for each role")
     return {
         role: Region(
             profile=_profile(tensors, role, shape),
-            splines=_spline_table(splines.get(role), path, shape[0] * shape[1]),
+            splines=_spline_table(splines.get(role), path / SPLINES, shape[0] * shape[1]),
+            anomaly_limit=limits[role],
         )
         for role in get_args(Role)
     }

@@ -16,17 +16,23 @@ class DetectionResult:
 
     `places` are token ranges `[start, end)`, `scores` (float64, in [0, 1]) one
     for each; `z` is the mean z-coordinates `(layers, dimensions)` of the run of
-    places that is most likely a part of an attack.
+    places that is most likely a part of an attack; `odd` says which places are like no
+    normal text.
     """
 
     places: tuple[tuple[int, int], ...]
     scores: NDArray[np.float64]
     z: NDArray[np.float32]
+    odd: NDArray[np.bool_]
 
     @property
     def score(self) -> float:
         """The worst place decides: a benign remainder must not dilute it."""
         return float(self.scores.max())
+
+    def lifted(self, score: float) -> DetectionResult:
+        """The same, with no odd place below a score."""
+        return replace(self, scores=np.where(self.odd, np.maximum(self.scores, score), self.scores))
 
     def shifted(self, tokens: int) -> DetectionResult:
         """The same, with every place moved by a number of tokens."""

@@ -18,6 +18,7 @@ from ..errors import CacheError, UnsupportedModelError
 from ..threads import thread_count
 from .inputs import check_ids
 from .protocol import Activations, Encoding, Extraction, LayerStates, ModelIdentity
+from .saturation import products_saturate, unsigned
 from .stages import build_stages, kept_stages, stage_files
 from .weights import EMBEDDED, WeightsSource, prepare
 
@@ -133,6 +134,8 @@ class EmbeddedModel:
         self._bos_id = config["bos_token_id"]
         self._limits = (config["vocab_size"], config["max_position_embeddings"])
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if self._precision == "int8" and products_saturate():
+            stages = map(unsigned, stages)
         self._sessions = [_session(stage, self._threads) for stage in stages]
 
     def _stages(self) -> tuple[Path, Iterable[Path | bytes]]:

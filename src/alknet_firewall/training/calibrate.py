@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..alarm import Role
 from ..codebook import Codebook
-from ..codebook.detection import EarlyExit
+from ..codebook.detection import EarlyExit, distances
 from ..codebook.drift import Drift, drift, drift_table
 from ..codebook.splines import fit_splines
 from ..config import FirewallConfig, Thresholds
@@ -158,8 +158,10 @@ def _check(traffic: Traffic, options: CalibrationOptions) -> None:
 def _scores(
     codebook: Codebook, model: DetectorModel, config: FirewallConfig, traffic: Traffic, role: Role
 ) -> Scores:
-    # A score of the first layer alone is for what lies far below a threshold.
-    firewall = Firewall(replace(config, early_exit=False), model=model, codebook=codebook)
+    # A score of the first layer alone is for what lies far below a threshold, and what is
+    # anomalous has the threshold's.
+    every = replace(config, early_exit=False, anomaly=False)
+    firewall = Firewall(every, model=model, codebook=codebook)
 
     def score(numbered: tuple[int, str]) -> float:
         try:
@@ -194,13 +196,15 @@ def _thresholds(
 def _with_splines(
     codebook: Codebook, model: DetectorModel, traffic: Traffic, role: Role
 ) -> Codebook:
-    """The codebook with the role's splines fitted to the traffic.
+    """The codebook with the role's splines fitted to the traffic, none of it anomalous.
 
-    Centroids and scale stay: the classifier reads its directions through them.
+    Centroids and scale stay: drift is told by them.
     """
     z = place_coordinates(model, codebook, traffic.texts)
     splines = fit_splines(z.reshape(len(z), -1).astype(np.float64))
-    region = replace(codebook.regions[role], splines=splines)
+    before = codebook.regions[role]
+    limit = max(before.anomaly_limit, float(distances(z[:, 0], before.profile).max()))
+    region = replace(before, splines=splines, anomaly_limit=limit)
     return replace(codebook, regions=MappingProxyType({**codebook.regions, role: region}))
 
 

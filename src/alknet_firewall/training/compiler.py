@@ -30,6 +30,7 @@ from ..errors import DataError
 from ..model.embedded import DEFAULT_LAYERS, EmbeddedModel
 from ..model.protocol import DetectorModel
 from .activations import extract
+from .anomalies import anomaly_limit
 from .basis import Basis, fit_basis
 from .compose import ComposeOptions, compose
 from .data_loader import DataFile, Example, load_folder, sample
@@ -164,7 +165,8 @@ def _region(role: Role, task: Task, options: CompileOptions) -> Region:
         for chosen in (~rows.attack[example], attack)
     )
     profile = fit_profile(normal, hostile, options.n_dimensions)
-    return Region(profile, fit_splines(normal.astype(np.float64)))
+    limit = anomaly_limit(task.first(options.n_dimensions), role, options.windows)
+    return Region(profile, fit_splines(normal.astype(np.float64)), limit)
 
 
 def chosen_examples(data: Path, options: CompileOptions) -> tuple[list[Example], list[DataFile]]:

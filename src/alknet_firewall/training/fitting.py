@@ -25,12 +25,21 @@ from .heads import Adam, HeadOptions, initial, loss_and_gradients, platt
 from .lexical import fit_lexical, lexical_logits
 from .sequences import Rows, Sequences, Targets
 
-__all__ = ["GROUPS", "Fitted", "Task", "fit", "held_out_logits", "judge"]
+__all__ = [
+    "GROUPS",
+    "Fitted",
+    "Task",
+    "fit",
+    "groups_of",
+    "held_out_logits",
+    "held_out_words",
+    "judge",
+]
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-RATES: Mapping[Role, tuple[float, float]] = {"user": (0.001, 0.0002), "tool": (0.01, 0.001)}
+RATES: Mapping[Role, tuple[float, float]] = {"user": (0.001, 0.0002), "tool": (0.015, 0.0015)}
 """Shares of held-out normal text that may reach SUSPICIOUS and DANGEROUS
 (docs/decisions/0011-held-out-thresholds.md)."""
 
@@ -97,7 +106,7 @@ def fit(task: Task, first_inputs: int) -> Fitted:
     """The ensemble and the n-gram weights, mixed; thresholds for each role; and where
     the first layer, the first inputs of each block, is not all, a head that reads it alone.
     """
-    words = _held_out_words(task, GROUPS)
+    words = held_out_words(task, GROUPS)
     full = _mixed(task, words, GROUPS)
     logits = _of_texts(task, full.logits)
     thresholds = {
@@ -113,14 +122,18 @@ def fit(task: Task, first_inputs: int) -> Fitted:
     )
 
 
-def held_out_logits(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
+def held_out_logits(
+    task: Task, groups: int = GROUPS, words: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """For each text and role, the log-odds of an attack from a head and n-grams that
     saw nothing of its source, `(texts, roles)`; -inf where there is none.
 
     The sources are dealt into `groups`, and one group is held out at a time,
-    with every text composed from it. Phrases are held out in the same way.
+    with every text composed from it. Phrases are held out in the same way. `words` are
+    the `held_out_words`, where they are known.
     """
-    return _of_texts(task, _mixed(task, _held_out_words(task, groups), groups).logits)
+    words = held_out_words(task, groups) if words is None else words
+    return _of_texts(task, _mixed(task, words, groups).logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +165,10 @@ def _held_out_heads(task: Task, groups: int) -> NDArray[np.float64]:
     return _held_out(task, groups, judged)
 
 
-def _held_out_words(task: Task, groups: int) -> NDArray[np.float64]:
+def held_out_words(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
+    """What n-grams alone say of each window, `(windows, roles)`, held out as in
+    `held_out_logits`."""
+
     def judged(inside: Mask, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
         return lexical_logits(task.train_words(inside), task.words[chosen])
 
@@ -166,7 +182,7 @@ def _held_out(
 ) -> NDArray[np.float64]:
     """Logits `(windows, roles)` from what `judged` trains on the other windows."""
     logits = np.full((len(task.sequences.start), len(ROLES)), -np.inf)
-    for group in tqdm(_groups(task.rows, groups), desc="holding out sources"):
+    for group in tqdm(groups_of(task.rows, groups), desc="holding out sources"):
         outside = task.rows.made_from(group)[task.sequences.example]
         chosen = np.flatnonzero(outside)
         logits[chosen] = judged(~outside, chosen)
@@ -274,7 +290,7 @@ def _thresholds(rows: Rows, role: Role, logits: NDArray[np.float64]) -> Threshol
     return Thresholds(suspicious, dangerous)
 
 
-def _groups(rows: Rows, count: int) -> list[list[str]]:
+def groups_of(rows: Rows, count: int) -> list[list[str]]:
     """The sources, dealt out so that every group gets some with attacks and some
     of each role; and the folds of phrases."""
     real = ~rows.composed

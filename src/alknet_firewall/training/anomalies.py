@@ -1,0 +1,51 @@
+"""How far from normal text a run must lie to be like none of it.
+
+The limit is set on sources that were held out, as thresholds are: the centroid and
+the scale are those of the other sources.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..alarm import Role
+from ..codebook.detection import WindowShape, anomaly
+from ..codebook.profiles import DirectionProfile
+from . import stats
+from .fitting import GROUPS, Task, groups_of
+from .sequences import run_means
+
+__all__ = ["anomaly_limit"]
+
+RATE = 0.0005
+"""Share of held-out normal text that may be anomalous, every kind and source the same."""
+
+Mask = NDArray[np.bool_]
+
+
+def anomaly_limit(task: Task, role: Role, shape: WindowShape) -> float:
+    """The limit for the inputs of `task`, which are those of the first layer alone."""
+    rows, example = task.rows, task.sequences.example
+    normal = (rows.role == role) & ~rows.attack
+    found = np.zeros(len(rows.attack))
+    for group in groups_of(rows, GROUPS):
+        outside = rows.made_from(group)
+        profile = _profile(task, (normal & ~outside)[example], shape)
+        for window in np.flatnonzero((normal & outside & ~rows.composed)[example]):
+            text = example[window]
+            found[text] = max(found[text], _worst(task, int(window), profile, shape))
+    real = normal & ~rows.composed
+    weights = stats.equal_kind_weights(rows.kind[real], rows.source[real])
+    return stats.threshold_at(found[real], weights, RATE)
+
+
+def _profile(task: Task, chosen: Mask, shape: WindowShape) -> DirectionProfile:
+    means = run_means(task.sequences, chosen, shape.run, task.scale)
+    return stats.fit_profile(means, means, task.scale.size)
+
+
+def _worst(task: Task, window: int, profile: DirectionProfile, shape: WindowShape) -> float:
+    blocks = slice(task.sequences.start[window], task.sequences.end[window])
+    z = task.sequences.x[blocks].astype(np.float32) * task.scale
+    return float(anomaly(z, task.sequences.tokens[blocks].astype(np.intp), profile, shape).max())
