@@ -229,7 +229,7 @@ def download(config_path: Path | None) -> None:
     "--limit",
     default=500,
     show_default=True,
-    help="Harmless rows of each source and role; of attacks twice as many.",
+    help="Harmless rows of each source and role; of attacks, twice as many.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option(
