@@ -272,7 +272,7 @@ def compile_codebook(
 @_role_option
 @click.option("--fpr", type=float, required=True, help="Share of them that may be SUSPICIOUS.")
 @click.option("--dangerous-fpr", type=float, help="Share that may be DANGEROUS; else it stays.")
-@click.option("--regions", is_flag=True, help="Also refit the splines that explain an alarm.")
+@click.option("--regions", is_flag=True, help="Also refit what is rare and what is anomalous.")
 @_folder_option("--codebook", help="The codebook to start from; else the configured one.")
 @_folder_option("--out", required=True, help="Where the calibrated codebook is written.")
 @_config_option

@@ -149,7 +149,7 @@ def test_anomaly_is_the_mean_square_distance_from_normal_text(
     centroid, scale = region.profile.centroids[0], region.profile.scale[0]
     z, sizes = np.tile(centroid, (blocks, 1)), np.full(blocks, 4)
     z[odd % blocks :] += np.float32(away) * scale
-    found = anomaly(z, sizes, region.profile, SHAPE)
+    found = anomaly(z, sizes, centroid, scale, SHAPE)
     assert found[-1] == pytest.approx(away**2 if odd % blocks < blocks - 1 else away**2 / 4, 1e-3)
     marked = anomalous(z, sizes, replace(region, anomaly_limit=found.max() - 1e-6), SHAPE)
     assert marked[-1]
@@ -159,9 +159,10 @@ def test_anomaly_is_the_mean_square_distance_from_normal_text(
 
 def test_the_mean_of_few_tokens_counts_by_their_share_of_a_run() -> None:
     region = make_region(np.random.default_rng(0))
-    z = (region.profile.centroids[0] + region.profile.scale[0])[None]
-    assert anomaly(z, np.array([4]), region.profile, SHAPE) == pytest.approx([0.5], 1e-5)
-    assert anomaly(z, np.array([1]), region.profile, SHAPE) == pytest.approx([0.125], 1e-5)
+    centroid, scale = region.profile.centroids[0], region.profile.scale[0]
+    z = (centroid + scale)[None]
+    assert anomaly(z, np.array([4]), centroid, scale, SHAPE) == pytest.approx([0.5], 1e-5)
+    assert anomaly(z, np.array([1]), centroid, scale, SHAPE) == pytest.approx([0.125], 1e-5)
 
 
 def test_a_codebook_without_an_early_exit_reads_every_layer(

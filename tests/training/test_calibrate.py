@@ -175,6 +175,17 @@ def test_regions_refits_the_splines_and_no_classifier(tmp_path: Path) -> None:
     assert near["beyond_chance"] == 0 < far["beyond_chance"]
 
 
+def test_traffic_that_is_like_no_normal_text_is_not_anomalous_where_it_is_normal(
+    tmp_path: Path,
+) -> None:
+    path, out = tmp_path / "strange.jsonl", tmp_path / "codebook"
+    strange = ["z " * (64 + n) for n in range(200)]
+    path.write_text("\n".join(map(json.dumps, strange)))
+    assert Firewall().screen(strange[0], "tool").anomalous
+    assert calibrated(path, out, "--fpr", 0.1, "--regions").exit_code == 0
+    assert not Firewall(codebook=Codebook.load(out)).screen(strange[0], "tool").anomalous
+
+
 def test_inspect_shows_the_drift_and_what_is_flagged(traffic: Path, written: Path) -> None:
     result = run("inspect", written, "--normal", traffic, "--role", "tool")
     assert result.exit_code == 0

@@ -96,21 +96,22 @@ def detect(
 
 
 def anomaly(
-    z: Array, sizes: NDArray[np.intp], profile: DirectionProfile, shape: WindowShape
+    z: Array, sizes: NDArray[np.intp], centroid: Array, scale: Array, shape: WindowShape
 ) -> NDArray[np.float64]:
     """How far each run of `shape.run` blocks lies from normal text in the first layer.
 
-    z is `(blocks, dimensions)` of that layer. The `distances` of each run's mean, which
+    z is `(blocks, dimensions)` of that layer, `centroid` and `scale` `(dimensions,)` are the
+    mean and the standard deviation of normal runs. The `distances` of each run's mean, which
     count by the share of a whole run that the text has: the mean of few tokens varies.
     """
     share = min(1.0, int(sizes.sum()) / (shape.block * shape.run))
-    return share * distances(roll(z, sizes, shape.run), profile)
+    return share * distances(roll(z, sizes, shape.run), centroid, scale)
 
 
-def distances(means: Array, profile: DirectionProfile) -> NDArray[np.float64]:
-    """The mean square of each row's distances from the centroid of the first layer, in
-    standard deviations; `means` is `(rows, dimensions)`."""
-    away = (means - profile.centroids[0]) / profile.scale[0]
+def distances(means: Array, centroid: Array, scale: Array) -> NDArray[np.float64]:
+    """The mean square of each row's distances from the centroid, in standard deviations;
+    `means` is `(rows, dimensions)`."""
+    away = (means - centroid) / scale
     return np.asarray(np.square(away).mean(axis=1), dtype=np.float64)
 
 
@@ -119,7 +120,9 @@ def anomalous(
 ) -> NDArray[np.bool_]:
     """Which blocks are in a run that is like no normal text; z as in `anomaly`."""
     found = np.zeros(len(z), dtype=bool)
-    for first in np.flatnonzero(anomaly(z, sizes, region.profile, shape) > region.anomaly_limit):
+    centroid, scale = region.profile.centroids[0], region.profile.scale[0]
+    runs = anomaly(z, sizes, centroid, scale, shape)
+    for first in np.flatnonzero(runs > region.anomaly_limit):
         found[first : first + shape.run] = True
     return found
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..alarm import Role
 from ..codebook.detection import WindowShape, anomaly
-from ..codebook.profiles import DirectionProfile
 from . import stats
 from .fitting import GROUPS, Task, groups_of
 from .sequences import run_means
@@ -21,6 +20,7 @@ __all__ = ["anomaly_limit"]
 RATE = 0.0005
 """Share of held-out normal text that may be anomalous, every kind and source the same."""
 
+Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
@@ -31,21 +31,24 @@ def anomaly_limit(task: Task, role: Role, shape: WindowShape) -> float:
     found = np.zeros(len(rows.attack))
     for group in groups_of(rows, GROUPS):
         outside = rows.made_from(group)
-        profile = _profile(task, (normal & ~outside)[example], shape)
+        normal_runs = _centre(task, (normal & ~outside)[example], shape)
         for window in np.flatnonzero((normal & outside & ~rows.composed)[example]):
             text = example[window]
-            found[text] = max(found[text], _worst(task, int(window), profile, shape))
+            found[text] = max(found[text], _worst(task, int(window), *normal_runs, shape))
     real = normal & ~rows.composed
     weights = stats.equal_kind_weights(rows.kind[real], rows.source[real])
     return stats.threshold_at(found[real], weights, RATE)
 
 
-def _profile(task: Task, chosen: Mask, shape: WindowShape) -> DirectionProfile:
+def _centre(task: Task, chosen: Mask, shape: WindowShape) -> tuple[Array, Array]:
+    """Mean and standard deviation of the runs of the chosen windows, as in a profile."""
     means = run_means(task.sequences, chosen, shape.run, task.scale)
-    return stats.fit_profile(means, means, task.scale.size)
+    spread = np.maximum(means.std(axis=0, dtype=np.float64), 1e-6)
+    return means.mean(axis=0, dtype=np.float64).astype(np.float32), spread.astype(np.float32)
 
 
-def _worst(task: Task, window: int, profile: DirectionProfile, shape: WindowShape) -> float:
+def _worst(task: Task, window: int, centroid: Array, scale: Array, shape: WindowShape) -> float:
     blocks = slice(task.sequences.start[window], task.sequences.end[window])
     z = task.sequences.x[blocks].astype(np.float32) * task.scale
-    return float(anomaly(z, task.sequences.tokens[blocks].astype(np.intp), profile, shape).max())
+    sizes = task.sequences.tokens[blocks].astype(np.intp)
+    return float(anomaly(z, sizes, centroid, scale, shape).max())

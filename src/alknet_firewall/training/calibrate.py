@@ -1,8 +1,8 @@
 """Thresholds for one deployment, from its own normal traffic.
 
-Only thresholds change, and with `regions` the splines that explain an alarm;
-the classifiers stay as they were compiled. Nothing depends on the day or the
-machine: the same traffic and codebook give the same files.
+Only thresholds change, and with `regions` the splines that explain an alarm and the
+limit of what is anomalous; the classifiers stay as they were compiled. Nothing depends
+on the day or the machine: the same traffic and codebook give the same files.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ def _with_splines(
     z = place_coordinates(model, codebook, traffic.texts)
     splines = fit_splines(z.reshape(len(z), -1).astype(np.float64))
     before = codebook.regions[role]
-    limit = max(before.anomaly_limit, float(distances(z[:, 0], before.profile).max()))
+    centroid, scale = before.profile.centroids[0], before.profile.scale[0]
+    limit = max(before.anomaly_limit, float(distances(z[:, 0], centroid, scale).max()))
     region = replace(before, splines=splines, anomaly_limit=limit)
     return replace(codebook, regions=MappingProxyType({**codebook.regions, role: region}))
 
