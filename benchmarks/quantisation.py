@@ -1,4 +1,5 @@
-"""How close int8 hidden states come to float32, with and without scaling and smoothing.
+"""How close int8 hidden states come to float32, with and without scaling and smoothing,
+and with the unsigned weights of processors without VNNI.
 
     uv run benchmarks/quantisation.py [--json OUT]
 
@@ -16,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alknet_firewall.model import graph
+from alknet_firewall.model import embedded, graph
 from alknet_firewall.model.embedded import EmbeddedModel
 from alknet_firewall.model.weights import EMBEDDED
 
@@ -71,6 +73,9 @@ def main() -> None:
     rough = replace(EMBEDDED, smoothing="")
     by_row = EmbeddedModel(LAYERS, threads=1, source=rough)
     by_row.load()
+    portable = EmbeddedModel(LAYERS, threads=1)
+    with patch.object(embedded, "products_saturate", return_value=True):
+        portable.load()
     graph._Graph.matmul_by_row = graph._Graph.matmul  # type: ignore[method-assign]
     with TemporaryDirectory() as cache:  # the usual one keeps graphs of the other kind
         plain = EmbeddedModel(LAYERS, threads=1, source=rough, cache_dir=cache)
@@ -79,6 +84,7 @@ def main() -> None:
         "int8, one scale": compared(plain, exact),
         "int8, scaled by row": compared(by_row, exact),
         "int8, smoothed too": compared(smooth, exact),
+        "the same, unsigned": compared(portable, exact),
     }
     base = rows["int8, one scale"]["ms"]
     print(f"{'engine':<22}" + "".join(f"layer {layer:<14}" for layer in LAYERS) + "time")
