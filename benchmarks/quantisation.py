@@ -1,7 +1,7 @@
 """How close int8 hidden states come to float32, with and without scaling and smoothing,
 and with the unsigned weights of processors without VNNI.
 
-    uv run benchmarks/quantisation.py [--json OUT]
+    uv run benchmarks/quantisation.py [--rounds N] [--json OUT]
 
 Prints the mean and the least cosine over the tokens of a few texts, per layer,
 and the time of 128 tokens on one thread relative to the plain int8 graph.
@@ -46,17 +46,17 @@ def cosines(ours: States, exact: States) -> NDArray[np.float64]:
     return np.asarray((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1))
 
 
-def compared(model: EmbeddedModel, exact: EmbeddedModel) -> dict[str, Any]:
+def compared(model: EmbeddedModel, exact: EmbeddedModel, rounds: int) -> dict[str, Any]:
     pairs = [[1, *exact.encode(text).ids] for text in TEXTS]
     found = np.concatenate([cosines(model.infer(p), exact.infer(p)) for p in pairs], axis=1)
     mean, least = found.mean(axis=1).tolist(), found.min(axis=1).tolist()
-    return {"mean": mean, "least": least, "ms": milliseconds(model)}
+    return {"mean": mean, "least": least, "ms": milliseconds(model, rounds)}
 
 
-def milliseconds(model: EmbeddedModel) -> float:
+def milliseconds(model: EmbeddedModel, rounds: int) -> float:
     ids = [1, *range(1000, 1127)]
     times = []
-    for _ in range(30):
+    for _ in range(rounds):
         started = time.perf_counter()
         model.infer(ids)
         times.append(time.perf_counter() - started)
@@ -65,6 +65,7 @@ def milliseconds(model: EmbeddedModel) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     exact = EmbeddedModel(LAYERS, precision="fp32", threads=1)
@@ -81,10 +82,10 @@ def main() -> None:
         plain = EmbeddedModel(LAYERS, threads=1, source=rough, cache_dir=cache)
         plain.load()
     rows = {
-        "int8, one scale": compared(plain, exact),
-        "int8, scaled by row": compared(by_row, exact),
-        "int8, smoothed too": compared(smooth, exact),
-        "the same, unsigned": compared(portable, exact),
+        "int8, one scale": compared(plain, exact, arguments.rounds),
+        "int8, scaled by row": compared(by_row, exact, arguments.rounds),
+        "int8, smoothed too": compared(smooth, exact, arguments.rounds),
+        "the same, unsigned": compared(portable, exact, arguments.rounds),
     }
     base = rows["int8, one scale"]["ms"]
     print(f"{'engine':<22}" + "".join(f"layer {layer:<14}" for layer in LAYERS) + "time")
