@@ -84,7 +84,8 @@ def test_what_is_like_no_normal_text_is_suspicious_at_least(
     assert "like no normal text" in alarm.reason
     assert not firewall.screen(QUESTION, role).anomalous
     without = Firewall(FirewallConfig(anomaly=False)).screen(text, role)
-    assert without.score <= alarm.score
+    assert not without.anomalous
+    assert without.score == alarm.score
 
 
 def test_an_alarm_says_what_was_found_and_where(firewall: Firewall) -> None:

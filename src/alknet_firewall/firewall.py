@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -78,8 +78,7 @@ class Firewall:
         encoding = self._encode(model, text)  # before anything else: it bounds the text
         limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
         reader = self._reader(model, codebook, role, limits)
-        plain = _screened(reader, raw(text), encoding)
-        read = [plain.lifted(limits.suspicious) if self._config.anomaly else plain]
+        read = [_screened(reader, raw(text), encoding)]
         if self._config.canonical:
             for reading in readings(text)[1:]:
                 encoding = model.encode(readable(reading.text))
@@ -122,7 +121,8 @@ class Firewall:
         # What the first layer may settle was measured at the codebook's own threshold.
         sound = limits.suspicious >= codebook.thresholds[role].suspicious
         early = self._config.early_exit and sound
-        return _Reader(model, codebook, role, early, thread_count(self._config.threads))
+        threads = thread_count(self._config.threads)
+        return _Reader(model, codebook, role, early, self._config.anomaly, threads)
 
     def _load(self) -> tuple[DetectorModel, Codebook]:
         if self._loaded is None:
@@ -184,10 +184,6 @@ class _Screened:
     def odd(self) -> bool:
         return any(result.odd.any() for result in self.results)
 
-    def lifted(self, score: float) -> _Screened:
-        """The same, with no place that is like no normal text below a score."""
-        return replace(self, results=[result.lifted(score) for result in self.results])
-
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
@@ -197,6 +193,7 @@ class _Reader:
     codebook: Codebook
     role: Role
     early: bool
+    anomaly: bool
     threads: int
 
     def detect(self, ids: Sequence[int], place: tuple[int, int]) -> DetectionResult:
@@ -216,9 +213,14 @@ def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screene
     bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
     detect = partial(reader.detect, encoding.ids)
     if len(bounds) < 2 or reader.threads < 2:
-        return _Screened(reading, encoding, [detect(place) for place in bounds])
-    with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:
-        return _Screened(reading, encoding, list(pool.map(detect, bounds)))
+        results = [detect(place) for place in bounds]
+    else:
+        with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:
+            results = list(pool.map(detect, bounds))
+    # A reading that is not the text itself may be odd because it was read wrongly.
+    if not reader.anomaly or reading.name != "raw":
+        results = [result.judged_by_score() for result in results]
+    return _Screened(reading, encoding, results)
 
 
 def _alarm(
@@ -232,7 +234,7 @@ def _alarm(
     first = read[0]
     decisive = max(read, key=lambda screened: screened.score)
     worst = decisive.worst
-    level = _level(decisive.score, limits)
+    level = max(_level(decisive.score, limits), AlarmLevel(first.odd))
     return Alarm(
         level=level,
         score=decisive.score,
@@ -260,7 +262,7 @@ def _level(score: float, limits: Thresholds) -> AlarmLevel:
 
 
 def _spans(read: Sequence[_Screened], threshold: float) -> tuple[Span, ...]:
-    """The scored places at or above the threshold in any reading, neighbours joined."""
+    """The places that alarm in any reading, neighbours joined."""
     found = [
         span
         for screened in read
@@ -274,10 +276,10 @@ def _spans(read: Sequence[_Screened], threshold: float) -> tuple[Span, ...]:
 
 
 def _places(screened: _Screened, result: DetectionResult, threshold: float) -> Iterator[Span]:
-    """Where in the original text the places at or above the threshold are."""
+    """Where in the original text the places are that reach the threshold or are odd."""
     offsets = screened.encoding.offsets
-    for (first, last), score in zip(result.places, result.scores, strict=True):
-        if score >= threshold:
+    for (first, last), score, odd in zip(result.places, result.scores, result.odd, strict=True):
+        if score >= threshold or odd:
             start, end = screened.reading.original(offsets[first][0], offsets[last - 1][1])
             yield Span(start, end, float(score))
 

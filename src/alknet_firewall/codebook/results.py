@@ -30,9 +30,9 @@ class DetectionResult:
         """The worst place decides: a benign remainder must not dilute it."""
         return float(self.scores.max())
 
-    def lifted(self, score: float) -> DetectionResult:
-        """The same, with no odd place below a score."""
-        return replace(self, scores=np.where(self.odd, np.maximum(self.scores, score), self.scores))
+    def judged_by_score(self) -> DetectionResult:
+        """The same, with no place marked as odd."""
+        return replace(self, odd=np.zeros_like(self.odd))
 
     def shifted(self, tokens: int) -> DetectionResult:
         """The same, with every place moved by a number of tokens."""

@@ -17,7 +17,7 @@ from .sequences import run_means
 
 __all__ = ["anomaly_limit"]
 
-RATE = 0.005
+RATE = 0.002
 """Share of held-out normal text that may be anomalous, every kind and source the same."""
 
 Array = NDArray[np.float32]

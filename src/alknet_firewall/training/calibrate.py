@@ -158,10 +158,8 @@ def _check(traffic: Traffic, options: CalibrationOptions) -> None:
 def _scores(
     codebook: Codebook, model: DetectorModel, config: FirewallConfig, traffic: Traffic, role: Role
 ) -> Scores:
-    # A score of the first layer alone is for what lies far below a threshold, and what is
-    # anomalous has the threshold's.
-    every = replace(config, early_exit=False, anomaly=False)
-    firewall = Firewall(every, model=model, codebook=codebook)
+    # A score of the first layer alone is for what lies far below a threshold.
+    firewall = Firewall(replace(config, early_exit=False), model=model, codebook=codebook)
 
     def score(numbered: tuple[int, str]) -> float:
         try:
