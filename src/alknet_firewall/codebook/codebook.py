@@ -135,7 +135,7 @@ class Codebook:
         """`scan` of pairs of layer and hidden states, in the order of layers.
 
         Unless `early` is off, no more than the first layer is asked for where that
-        shows plainly harmless text. Raises `CodebookMismatchError` without a layer.
+        shows plainly harmless text.
         """
         words = self.lexical.logits(ids)
         z: list[Array] = []
