@@ -92,6 +92,14 @@ def test_what_is_like_no_normal_text_is_suspicious_at_least(
     assert without.score == alarm.score
 
 
+def test_a_disguise_of_ordinary_words_is_no_anomaly(firewall: Firewall) -> None:
+    words = "The ferry leaves at nine and dogs travel free of charge. "
+    letters = {ord("a") + n: 0x1D41A + n for n in range(26)}  # mathematical bold
+    alarm = firewall.screen(words.translate(letters) * 3)
+    assert not alarm.anomalous
+    assert alarm.level is AlarmLevel.CLEAR
+
+
 def test_an_alarm_says_what_was_found_and_where(firewall: Firewall) -> None:
     text = REPORT * 3 + JAILBREAK + REPORT * 3
     alarm = firewall.screen(text, role="tool")

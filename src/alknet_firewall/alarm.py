@@ -56,8 +56,8 @@ class Alarm:
     `elapsed` the time it took in seconds. `reading` says how the text was read
     where it scored worst: "raw" as it is, or what had to be undone before, such
     as "invisible+look-alikes" (docs/canonicalisation.md lists the names). `anomalous`
-    says that a part of the text as it stands is like no normal text, which makes it
-    SUSPICIOUS at least, whatever its score (unless `anomaly` is off).
+    says that a part of the text is like no normal text however it is read, which makes
+    it SUSPICIOUS at least, whatever its score (unless `anomaly` is off).
     """
 
     level: AlarmLevel

@@ -83,7 +83,9 @@ class Firewall:
             for reading in readings(text)[1:]:
                 encoding = model.encode(readable(reading.text))
                 read.append(_screened(reader, reading, encoding))
-        return _alarm(codebook, role, read, limits, started)
+        # A disguise is odd, and what it hides may be ordinary.
+        anomalous = self._config.anomaly and all(screened.odd for screened in read)
+        return _alarm(codebook, role, read, limits, anomalous, started)
 
     def screen_many(self, items: Iterable[tuple[str, Role]]) -> list[Alarm]:
         """Screen (text, role) pairs; the alarms come in the same order."""
@@ -121,8 +123,7 @@ class Firewall:
         # What the first layer may settle was measured at the codebook's own threshold.
         sound = limits.suspicious >= codebook.thresholds[role].suspicious
         early = self._config.early_exit and sound
-        threads = thread_count(self._config.threads)
-        return _Reader(model, codebook, role, early, self._config.anomaly, threads)
+        return _Reader(model, codebook, role, early, thread_count(self._config.threads))
 
     def _load(self) -> tuple[DetectorModel, Codebook]:
         if self._loaded is None:
@@ -193,7 +194,6 @@ class _Reader:
     codebook: Codebook
     role: Role
     early: bool
-    anomaly: bool
     threads: int
 
     def detect(self, ids: Sequence[int], place: tuple[int, int]) -> DetectionResult:
@@ -213,14 +213,9 @@ def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screene
     bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
     detect = partial(reader.detect, encoding.ids)
     if len(bounds) < 2 or reader.threads < 2:
-        results = [detect(place) for place in bounds]
-    else:
-        with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:
-            results = list(pool.map(detect, bounds))
-    # A reading that is not the text itself may be odd because it was read wrongly.
-    if not reader.anomaly or reading.name != "raw":
-        results = [result.judged_by_score() for result in results]
-    return _Screened(reading, encoding, results)
+        return _Screened(reading, encoding, [detect(place) for place in bounds])
+    with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:
+        return _Screened(reading, encoding, list(pool.map(detect, bounds)))
 
 
 def _alarm(
@@ -228,25 +223,26 @@ def _alarm(
     role: Role,
     read: Sequence[_Screened],
     limits: Thresholds,
+    anomalous: bool,
     started: float,
 ) -> Alarm:
     """The worst reading decides; the text as it is comes first in `read`."""
     first = read[0]
     decisive = max(read, key=lambda screened: screened.score)
     worst = decisive.worst
-    level = max(_level(decisive.score, limits), AlarmLevel(first.odd))
+    level = max(_level(decisive.score, limits), AlarmLevel(anomalous))
     return Alarm(
         level=level,
         score=decisive.score,
         role=role,
-        spans=_spans(read, limits.suspicious) if level else (),
+        spans=_spans(read, limits.suspicious, anomalous) if level else (),
         signals=tuple(codebook.score(worst.z, role, top=_SIGNALS)) if worst else (),
         windows=sum(len(screened.results) for screened in read),
         tokens=len(first.encoding.ids),
         elapsed=time.perf_counter() - started,
         reading=decisive.reading.name,
         settled=sum(_settled(screened, codebook) for screened in read),
-        anomalous=first.odd,
+        anomalous=anomalous,
     )
 
 
@@ -261,13 +257,13 @@ def _level(score: float, limits: Thresholds) -> AlarmLevel:
     return AlarmLevel.SUSPICIOUS if score >= limits.suspicious else AlarmLevel.CLEAR
 
 
-def _spans(read: Sequence[_Screened], threshold: float) -> tuple[Span, ...]:
+def _spans(read: Sequence[_Screened], threshold: float, odd: bool) -> tuple[Span, ...]:
     """The places that alarm in any reading, neighbours joined."""
     found = [
         span
         for screened in read
         for result in screened.results
-        for span in _places(screened, result, threshold)
+        for span in _places(screened, result, threshold, odd)
     ]
     joined: list[Span] = []
     for span in sorted(found, key=lambda span: span.start):
@@ -275,11 +271,15 @@ def _spans(read: Sequence[_Screened], threshold: float) -> tuple[Span, ...]:
     return tuple(joined)
 
 
-def _places(screened: _Screened, result: DetectionResult, threshold: float) -> Iterator[Span]:
-    """Where in the original text the places are that reach the threshold or are odd."""
+def _places(
+    screened: _Screened, result: DetectionResult, threshold: float, odd: bool
+) -> Iterator[Span]:
+    """Where in the original text the places are that reach the threshold, or are odd if
+    those are wanted too."""
     offsets = screened.encoding.offsets
-    for (first, last), score, odd in zip(result.places, result.scores, result.odd, strict=True):
-        if score >= threshold or odd:
+    alarming = (result.scores >= threshold) | (result.odd & odd)
+    for (first, last), score, wanted in zip(result.places, result.scores, alarming, strict=True):
+        if wanted:
             start, end = screened.reading.original(offsets[first][0], offsets[last - 1][1])
             yield Span(start, end, float(score))
 

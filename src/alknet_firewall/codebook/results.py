@@ -30,10 +30,6 @@ class DetectionResult:
         """The worst place decides: a benign remainder must not dilute it."""
         return float(self.scores.max())
 
-    def judged_by_score(self) -> DetectionResult:
-        """The same, with no place marked as odd."""
-        return replace(self, odd=np.zeros_like(self.odd))
-
     def shifted(self, tokens: int) -> DetectionResult:
         """The same, with every place moved by a number of tokens."""
         return replace(self, places=tuple((a + tokens, b + tokens) for a, b in self.places))
