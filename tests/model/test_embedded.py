@@ -5,7 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from alknet_firewall.model import embedded
 from alknet_firewall.model.cache import default_cache_dir
 from alknet_firewall.model.embedded import EmbeddedModel
 from alknet_firewall.model.protocol import DetectorModel, infer_by_layer
+from alknet_firewall.model.session import open_session
 from alknet_firewall.model.weights import EMBEDDED, PreparedWeights
 
 from .conftest import LAYERS
@@ -102,13 +103,12 @@ def test_threads_do_not_disturb_each_other(model: EmbeddedModel) -> None:
 
 def test_threads_load_it_once(monkeypatch: pytest.MonkeyPatch, prepared: PreparedWeights) -> None:
     starts: list[None] = []
-    start = embedded._session
 
-    def counted(*args: object) -> object:
+    def counted(*args: Any) -> object:
         starts.append(None)
-        return start(*args)  # type: ignore[arg-type]
+        return open_session(*args)
 
-    monkeypatch.setattr(embedded, "_session", counted)
+    monkeypatch.setattr(embedded, "open_session", counted)
     model = EmbeddedModel(LAYERS)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: model.infer([1, 2]), range(4)))

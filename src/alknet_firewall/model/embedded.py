@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from ..threads import thread_count
 from .inputs import check_ids
 from .protocol import Activations, Encoding, Extraction, LayerStates, ModelIdentity
 from .saturation import products_saturate, unsigned
+from .session import open_session
 from .stages import build_stages, kept_stages, stage_files
 from .weights import EMBEDDED, WeightsSource, prepare
 
@@ -136,7 +136,7 @@ class EmbeddedModel:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         if self._precision == "int8" and products_saturate():
             stages = map(unsigned, stages)
-        self._sessions = [_session(stage, self._threads) for stage in stages]
+        self._sessions = [open_session(stage, self._threads) for stage in stages]
 
     def _stages(self) -> tuple[Path, Iterable[Path | bytes]]:
         """A folder with config and tokenizer, and the graphs in order."""
@@ -164,19 +164,3 @@ def _lengths(tokens: int) -> dict[str, NDArray[Any]]:
         "last": np.array([tokens - 1], dtype=np.int32),
         "total": np.array(tokens, dtype=np.int32),
     }
-
-
-def _session(graph: Path | bytes, threads: int) -> ort.InferenceSession:
-    # It would write an identifier of the machine below the user's home, for telemetry.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # Imported here: it takes a quarter of a second.
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Threads that spin while they wait double the time of an inference as soon
-    # as anything else runs on the same cores, such as the proxy or numpy.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

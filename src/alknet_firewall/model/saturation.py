@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .session import open_session
+
 __all__ = ["products_saturate", "unsigned"]
 
 PROBE = "saturation.onnx"
@@ -24,10 +26,7 @@ _ZERO = np.uint8(128)
 
 def products_saturate() -> bool:
     """Whether products of uint8 and int8 come out wrong on this processor."""
-    import onnxruntime as ort
-
-    graph = resources.files(__package__).joinpath(PROBE).read_bytes()
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = open_session(resources.files(__package__).joinpath(PROBE).read_bytes(), threads=1)
     a, b = np.full((1, _DEPTH), 255, np.uint8), np.full((_DEPTH, _COLUMNS), 127, np.int8)
     (sums,) = session.run(None, {"a": a, "b": b})
     return bool((sums != 255 * 127 * _DEPTH).any())
