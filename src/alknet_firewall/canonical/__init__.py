@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from . import escapes, hidden, letters, payloads, spelling
+from . import escapes, hidden, letters, payloads, spacing, spelling
 from .reading import Edit, Reading, edited, raw
 
 __all__ = ["Reading", "readings"]
@@ -32,7 +32,7 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
     ("entities", escapes.entities),
     ("escapes", escapes.backslashes),
     ("encoded", payloads.decoded),
-    ("spaced", spelling.joined),
+    ("spaced", spacing.joined),
     ("mixed-case", spelling.mixed_case),
     ("leetspeak", spelling.leetspeak),
     ("rot13", payloads.rot13),

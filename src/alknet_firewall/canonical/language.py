@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from importlib import resources
 
-__all__ = ["is_clean", "is_word", "looks_written", "split_words"]
+__all__ = ["frequent_pairs", "is_clean", "is_word", "looks_written", "split_words"]
 
 # The most frequent words of English, and those that instructions to a model are
 # made of; some of the most frequent of German, French and Spanish.
@@ -49,8 +49,13 @@ def looks_written(text: str) -> bool:
         return False
     if sum(ord(c) > 0x24F for c in letters) > len(letters) / 2:
         return True
+    return frequent_pairs(text) >= 0.3
+
+
+def frequent_pairs(text: str) -> float:
+    """The share of its pairs of ASCII letters that are frequent ones."""
     pairs = re.findall(r"(?=([a-z]{2}))", text.lower())
-    return sum(pair in _PAIRS for pair in pairs) >= 0.3 * max(len(pairs), 1)
+    return sum(pair in _PAIRS for pair in pairs) / max(len(pairs), 1)
 
 
 @lru_cache(maxsize=1024)
