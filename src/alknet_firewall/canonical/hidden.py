@@ -18,6 +18,7 @@ _TAGS = re.compile(f"\U0001f3f4(?:{_FLAGS})\U000e007f|([\U000e0020-\U000e007e]+)
 
 _SELECTOR = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _SELECTORS = re.compile(f"[{_SELECTOR}]{{2,}}")
+_LETTERS_ALONE = 8  # more are a message, and no chance
 # Alone, such a selector is normal only after an ideograph.
 _STRAY_SELECTOR = re.compile(
     "(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
@@ -50,16 +51,22 @@ def messages(text: str) -> list[Edit]:
     if text.isascii():
         return []
     tags = [
-        Edit(*match.span(), "".join(chr(ord(c) - 0xE0000) for c in match[1]))
+        _apart(text, match, "".join(chr(ord(c) - 0xE0000) for c in match[1]))
         for match in _TAGS.finditer(text)
         if match[1]
     ]
     selectors = [
-        Edit(*match.span(), message)
+        _apart(text, match, message)
         for match in _SELECTORS.finditer(text)
         if (message := _selected(match[0]))
     ]
     return sorted(tags + selectors) or _scattered(text)
+
+
+def _apart(text: str, match: re.Match[str], message: str) -> Edit:
+    """The message in place of the match, and not a part of the visible word before it."""
+    glued = len(message) > _LETTERS_ALONE and match.start() and text[match.start() - 1] > " "
+    return Edit(*match.span(), f" {message}" if glued else message)
 
 
 def noise(text: str) -> list[Edit]:
@@ -127,6 +134,6 @@ def _selected(run: str) -> str:
     ]
     for data in (values, halves):
         message = bytes(data).decode("utf-8", "ignore")
-        if is_clean(message) and looks_written(message):
+        if is_clean(message) and (looks_written(message) or len(message) > _LETTERS_ALONE):
             return message
     return ""

@@ -8,7 +8,7 @@ import codecs
 import re
 from collections.abc import Callable, Iterator
 
-from .language import is_clean, is_word, looks_written
+from .language import frequent_pairs, is_clean, is_word, looks_written
 from .reading import Edit
 
 __all__ = ["backwards", "decoded", "rot13"]
@@ -23,6 +23,7 @@ _CODES = re.compile(
     r"|(?<![0-9])[01]{8}(?![0-9])(?:[ \t,]{1,2}[01]{8}(?![0-9])){3,}+"
 )
 _CHANCE = 16  # printable characters in a row, which decoded noise does not have
+_TYPICAL = 6  # letters of a word whose pairs show whether it is one
 _PRINTABLE = re.compile(rb"[\t\n\r -~]{10,}+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 
@@ -30,7 +31,8 @@ _Cipher = Callable[[str], str]
 # Frequent words, of which one is in nearly every sentence.
 _TRIGGERS = (
     "the and you your all this that with have from are for not must ignore previous instructions "
-    "instruction system prompt forget reveal password show tell print answer now"
+    "instruction system prompt forget reveal password show tell print answer now "
+    "me my to of in is it do what"
 )
 
 
@@ -81,11 +83,18 @@ def _enciphered(
         if match and not (is_word(match[0]) and not is_word(cipher(match[0]))):
             run.append(match)
             continue
-        found = sum(is_word(cipher(word[0])) and not is_word(word[0]) for word in run)
+        found = sum(_is_undone(word[0], cipher(word[0])) for word in run)
         if found >= max(2, 0.4 * len(run)):
             start, end = run[0].start(), run[-1].end()
             yield Edit(start, end, cipher(text[start:end]), ordered)
         run = []
+
+
+def _is_undone(word: str, plain: str) -> bool:
+    """Whether a word that looked like none is one, or has the letters of one."""
+    if len(word) < _TYPICAL or is_word(plain):
+        return is_word(plain) and not is_word(word)
+    return frequent_pairs(word) < 0.2 and frequent_pairs(plain) >= 0.5
 
 
 def _message(run: str) -> str:

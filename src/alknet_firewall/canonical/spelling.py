@@ -23,6 +23,7 @@ _ORDINAL = re.compile(r"\d*(?:1st|2nd|3rd|[04-9]th)", re.I)
 _CHOICES = 3  # signs with two meanings of which all combinations are tried
 
 _CHANGE = re.compile("[a-z][A-Z]|[A-Z][A-Z][a-z]")
+_CAMEL = re.compile("[a-z]*(?:[A-Z]+[a-z]{2,})*[A-Z]*")
 _LATIN_WORD = re.compile(r"(?<![^\W\d_])[A-Za-z]{2,20}+(?![^\W\d_])")
 
 
@@ -47,7 +48,7 @@ def mixed_case(text: str) -> list[Edit]:
 
 
 def _is_mixed(word: str) -> bool:
-    return bool(_CHANGE.search(word)) and (is_word(word) or _alternates(word))
+    return bool(_CHANGE.search(word)) and (is_word(word) or _alternates(word) or _is_random(word))
 
 
 def _unleet(match: re.Match[str]) -> Edit | None:
@@ -58,7 +59,7 @@ def _unleet(match: re.Match[str]) -> Edit | None:
     plain = _most_likely(body)
     if not (is_word(plain) or (lettered and plain.isalpha() and _is_likely(body, plain))):
         return None
-    telling = lettered and (len(plain) > 2 and is_word(plain) or _is_disguise(body, plain))
+    telling = lettered and ((len(plain) > 2 and is_word(plain)) or _is_disguise(body, plain))
     shown = plain.upper() if body.isupper() else plain
     return Edit(match.start(), match.start() + len(body), shown, telling=telling)
 
@@ -90,3 +91,8 @@ def _alternates(word: str) -> bool:
     odd, even = word[::2], word[1::2]
     strict = (odd.isupper() and even.islower()) or (odd.islower() and even.isupper())
     return strict and len(word) > 3 and looks_written(word)
+
+
+def _is_random(word: str) -> bool:
+    """Whether its capitals follow no way that names of things in code are written."""
+    return len(word) > 4 and not _CAMEL.fullmatch(word) and looks_written(word)
