@@ -172,13 +172,11 @@ def _region(role: Role, task: Task, options: CompileOptions) -> Region:
 def chosen_examples(data: Path, options: CompileOptions) -> tuple[list[Example], list[DataFile]]:
     """The sampled and composed texts to compile from, and the files they are from."""
     everything, files = load_folder(data)
+    limits = {"benign": options.rows_per_group, "attack": 2 * options.rows_per_group}
     sampled = [
-        *sample(
-            (e for e in everything if e.label == "benign"), options.rows_per_group, options.seed
-        ),
-        *sample(
-            (e for e in everything if e.label == "attack"), 2 * options.rows_per_group, options.seed
-        ),
+        example
+        for label, limit in limits.items()
+        for example in sample((e for e in everything if e.label == label), limit, options.seed)
     ]
     composed = compose(sampled, options.composed, options.seed)
     return sampled + composed, files

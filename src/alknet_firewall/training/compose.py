@@ -12,8 +12,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import Any
 
 from .data_loader import Example
 from .evasions import DISGUISES, WRAPPINGS
@@ -33,6 +34,7 @@ _PASSAGE = 400
 _LEGIBLE = ("homoglyphs", "spaced letters", "hyphenated letters", "leetspeak", "case mixing")
 _BREAK = re.compile(r"(?<=[.!?;,>}\]])\s+|\n+")
 _WORD = re.compile(r"\w+|[^\w\s]+")
+_GAPS = (" ", " ", "\n", "\n\n")
 
 Phrases = Sequence[str]
 _Origins = Sequence[Example | str]
@@ -46,9 +48,11 @@ class ComposeOptions:
     """Documents with an injection."""
     mixed: int = 5_000
     """Documents with a harmless foreign sentence."""
-    hidden: int = 4_000
+    hidden: int = 9_000
     """User texts with an attack somewhere in them."""
-    joined: int = 2_500
+    overriding: int = 3_000
+    """User texts that take over a conversation by one of the phrases for documents."""
+    joined: int = 4_500
     """User texts made of two harmless ones."""
     requests: int = 2_500
     """Ordinary requests that stand alone where a tool's answer should."""
@@ -71,7 +75,8 @@ class ComposeOptions:
     @classmethod
     def none(cls) -> ComposeOptions:
         """Nothing at all: a start for a few."""
-        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, written=False)
+        counts: dict[str, Any] = {field.name: 0 for field in fields(cls)}
+        return cls(**{**counts, "written": False})
 
 
 def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> list[Example]:
@@ -86,6 +91,7 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
         (options.poisoned, bool(stock.documents), _poisoned),
         (options.mixed, bool(stock.documents), _mixed),
         (options.hidden, bool(stock.prompts), _hidden),
+        (options.overriding, bool(stock.prompts), _overriding),
         (options.joined, bool(stock.prompts), _joined),
         (options.requests, bool(stock.requests), _request_alone),
         (options.pieces, bool(stock.documents), _piece),
@@ -174,18 +180,29 @@ def _injection(rng: random.Random, stock: _Stock) -> tuple[str, _Origins]:
     if rng.random() < 0.12:  # what users try on a model directly
         attack = rng.choice(stock.attacks)
         return attack.text, [attack]
-    if rng.random() < 0.15:
-        return _phrase(rng, load("injections")["complete"])
-    payload, origins = _payload(rng, stock)
+    if rng.random() < 0.25:
+        return _phrase(rng, _injections())
     if rng.random() < 0.15:  # nothing but the request itself
-        return payload, origins
-    wrapper, fold = _phrase(rng, rng.choice(list(load("wrappers").values())))
-    text = wrapper.replace("{payload}", payload)
+        return _payload(rng, stock)
+    text, origins = _wrapped(rng, stock, list(load("wrappers")))
     if rng.random() < 0.05:
         text = text.upper()
     if rng.random() < 0.1:
         text = rng.choice(list(WRAPPINGS.values()))(text, rng)
-    return text, [*origins, *fold]
+    return text, origins
+
+
+def _wrapped(rng: random.Random, stock: _Stock, families: Phrases) -> tuple[str, _Origins]:
+    """A payload in a wrapper of one of the families."""
+    payload, origins = _payload(rng, stock)
+    wrapper, fold = _phrase(rng, load("wrappers")[rng.choice(families)])
+    return wrapper.replace("{payload}", payload), [*origins, *fold]
+
+
+@cache
+def _injections() -> Phrases:
+    """The complete injections of every language."""
+    return [text for texts in load("injections").values() for text in texts]
 
 
 def _phrase(rng: random.Random, phrases: Phrases) -> tuple[str, _Origins]:
@@ -293,8 +310,15 @@ def _insert(rng: random.Random, carrier: str, foreign: str) -> str:
         return foreign
     places = [0, *(match.end() for match in _BREAK.finditer(carrier))]
     place = len(carrier) if rng.random() < 0.3 else rng.choice(places)
-    gap = rng.choice([" ", " ", "\n", "\n\n"])
+    gap = rng.choice(_GAPS)
     return f"{carrier[:place]}{gap if place else ''}{foreign}{gap}{carrier[place:]}"
+
+
+def _together(rng: random.Random, around: str, foreign: str) -> str:
+    """One before, behind or, half of the time, among the other."""
+    if rng.random() < 0.5:
+        return _insert(rng, around, foreign)
+    return rng.choice(_GAPS).join(rng.sample([around, foreign], 2))
 
 
 def _sentences(text: str) -> list[str]:
@@ -303,18 +327,47 @@ def _sentences(text: str) -> list[str]:
 
 def _hidden(rng: random.Random, stock: _Stock) -> Example:
     attack = rng.choice(rng.choice([stock.attacks, stock.attacks, stock.long_attacks]))
-    carrier = rng.choice(
-        rng.choice([stock.prompts, stock.prompts, stock.documents or stock.prompts])
-    )
-    text = _insert(rng, _part(rng, carrier.text), attack.text)
+    return _beside(rng, stock, "hidden", attack.text, [attack])
+
+
+# In a document they take over; a user may say to a model whatever else documents must not.
+_OVERRIDES = (
+    "override",
+    "context_switch",
+    "authority_admin",
+    "authority_developer",
+    "authority_vendor",
+    "authority_security_legal",
+    "fake_completion",
+    "fake_chat_markup",
+    "fake_system_notice",
+    "delimiters",
+    "persona",
+    "threat",
+    "error_recovery",
+    "trust_claim",
+)
+
+
+def _overriding(rng: random.Random, stock: _Stock) -> Example:
+    text, origins = _wrapped(rng, stock, _OVERRIDES)
+    return _beside(rng, stock, "overriding", text, origins)
+
+
+def _beside(
+    rng: random.Random, stock: _Stock, family: str, attack: str, origins: _Origins
+) -> Example:
+    """The attack before, behind or among what users write or give a model to read."""
+    kinds = [stock.prompts, stock.prompts, stock.documents or stock.prompts]
+    carrier = rng.choice(rng.choice(kinds))
     return _made(
-        text,
-        "hidden",
-        [attack, carrier],
+        _together(rng, _part(rng, carrier.text), attack),
+        family,
+        [*origins, carrier],
         label="attack",
         kind="direct_injection",
         role="user",
-        injection=attack.text,
+        injection=attack,
     )
 
 
@@ -322,7 +375,7 @@ def _joined(rng: random.Random, stock: _Stock) -> Example:
     first, second = rng.choice(stock.prompts), rng.choice(stock.prompts)
     if stock.documents and rng.random() < 0.4:  # a task and the text it is about
         first = rng.choice(stock.documents)
-    text = _insert(rng, _part(rng, first.text), _part(rng, second.text, _PASSAGE))
+    text = _together(rng, _part(rng, first.text), _part(rng, second.text, _PASSAGE))
     return _made(text, "joined", [first, second], kind="benign_chat", role="user")
 
 
@@ -371,9 +424,12 @@ def _scrap(rng: random.Random, stock: _Stock, signs: float) -> str:
 
 
 def _request_alone(rng: random.Random, stock: _Stock) -> Example:
-    payload, origins = _payload(rng, stock)
+    if rng.random() < 0.25:
+        text, origins = _phrase(rng, _injections())
+    else:
+        text, origins = _payload(rng, stock)
     return _made(
-        payload, "requests", origins, label="attack", kind="indirect_injection", injection=payload
+        text, "requests", origins, label="attack", kind="indirect_injection", injection=text
     )
 
 

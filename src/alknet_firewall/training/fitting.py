@@ -23,6 +23,7 @@ from . import stats
 from .compose import PHRASE_FOLDS
 from .heads import Adam, HeadOptions, initial, loss_and_gradients, platt
 from .lexical import fit_lexical, lexical_logits
+from .memory import keep_freed
 from .sequences import Rows, Sequences, Targets
 
 __all__ = [
@@ -67,6 +68,7 @@ class Task:
 
     def train(self, chosen: Mask, steps: int, seed: int) -> HeadMember:
         """A network trained on the chosen windows."""
+        keep_freed()
         rng = np.random.default_rng(seed)
         weights = self.targets.weights(chosen, self.sequences, self.rows)
         parameters = initial(rng, self.scale.size, self.options)
