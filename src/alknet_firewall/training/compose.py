@@ -337,15 +337,12 @@ _OVERRIDES = (
     "authority_admin",
     "authority_developer",
     "authority_vendor",
-    "authority_security_legal",
     "fake_completion",
     "fake_chat_markup",
     "fake_system_notice",
     "delimiters",
     "persona",
-    "threat",
     "error_recovery",
-    "trust_claim",
 )
 
 
