@@ -57,9 +57,19 @@ def test_evading_attacks_state_the_string_as_it_stands_there() -> None:
     assert all(d.label == "attack" and d.injection and d.injection in d.text for d in made)
 
 
-def test_a_user_text_with_a_hidden_attack_states_it() -> None:
-    made = compose(examples(), replace(NOTHING, hidden=50), seed=3)
-    assert all(d.role == "user" and d.injection and d.injection in d.text for d in made)
+@pytest.mark.parametrize("few", [replace(NOTHING, hidden=60), replace(NOTHING, overriding=60)])
+def test_a_user_text_with_an_attack_in_it_states_it(few: ComposeOptions) -> None:
+    made = compose(examples(), few, seed=3)
+    assert all(d.role == "user" and d.label == "attack" for d in made)
+    assert all(d.injection and d.injection in d.text for d in made)
+
+
+def test_attacks_stand_before_behind_and_among_harmless_text() -> None:
+    made = compose(examples(), replace(NOTHING, hidden=60), seed=3)
+    around = [d.text.split(d.injection or "", 1) for d in made]
+    assert sum(bool(before.strip()) for before, _ in around) < 60
+    assert sum(bool(after.strip()) for _, after in around) < 60
+    assert any(before.strip() and after.strip() for before, after in around)
 
 
 def test_what_a_text_was_made_from_is_named_so_that_it_can_be_held_out() -> None:
