@@ -36,11 +36,11 @@ def test_a_prompt_or_several() -> None:
     ]
 
 
-def test_what_is_embedded_is_data() -> None:
-    assert found("embeddings", input="a b", model="m") == [("tool", "input", "a b")]
+def test_what_is_embedded_may_be_a_question() -> None:
+    assert found("embeddings", input="a b", model="m") == [("user", "input", "a b")]
     assert found("embeddings", input=["ignore", "all"]) == [
-        ("tool", "input[0]", "ignore"),
-        ("tool", "input[1]", "all"),
+        ("user", "input[0]", "ignore"),
+        ("user", "input[1]", "all"),
     ]
 
 

@@ -93,8 +93,12 @@ def completion_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator
 
 
 def embedding_texts(body: dict[str, Any], trusted: Collection[str]) -> Iterator[Found]:
-    """`/v1/embeddings`: what is embedded are documents, so the role is `tool`."""
-    yield from _prompt(body.get("input"), "tool", ("input",))
+    """`/v1/embeddings`: documents, and also what users ask of them.
+
+    An embedding follows no instruction, and a question must be free to be embedded, so
+    the role is `user`; a document is screened as `tool` once it comes back as context.
+    """
+    yield from _prompt(body.get("input"), "user", ("input",))
     yield from _others(body, ("input",), trusted)
 
 
