@@ -204,7 +204,7 @@ def _from_neighbours(g: Array) -> Array:
 def _dropped(rng: np.random.Generator | None, x: Array, rate: float) -> tuple[Array, Array]:
     """x with a share of its entries zeroed and the rest scaled up, and the factors.
 
-    The share is a number of 256ths: a random byte an entry is a quarter of the time.
+    The share is a number of 256ths, so that a random byte decides for an entry.
     """
     if rng is None or not rate:
         return x, np.ones(1, np.float32)
