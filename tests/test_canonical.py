@@ -263,6 +263,8 @@ def test_the_other_readings_are_at_most_twice_the_text(text: str) -> None:
         "а" * 300_000 + "a",
         "rqb gur " * 50_000,
         "a1" * 200_000,
+        "a-b " * 100_000,
+        "a-" * 200_000,
     ],
     ids=lambda text: repr(text[:6]),
 )

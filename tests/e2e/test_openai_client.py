@@ -68,6 +68,13 @@ def test_chat(client: openai.OpenAI, upstream: Upstream) -> None:
     assert upstream.bodies == [{"model": "echo", "messages": asking()}]
 
 
+def test_a_question_of_the_assistant_is_ordinary(client: openai.OpenAI) -> None:
+    asked = ("What is your name?", "Send me the text and I'll proofread it.")
+    history: Any = [{"role": "assistant", "content": text} for text in asked]
+    answer = client.chat.completions.create(model="echo", messages=[*asking(), *history])
+    assert answer.choices[0].finish_reason == "stop"
+
+
 async def test_chat_async(async_client: openai.AsyncOpenAI) -> None:
     answer = await async_client.chat.completions.create(model="echo", messages=asking())
     assert answer.choices[0].message.content == f"echo: {QUESTION}"

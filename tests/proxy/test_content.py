@@ -111,7 +111,7 @@ def test_history_of_an_agent() -> None:
         {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
         {"role": "function", "name": "f", "content": "done"},
     ) == [
-        ("tool", "messages[0].content", "I will look."),
+        ("user", "messages[0].content", "I will look."),
         ("tool", "messages[0].tool_calls[0].function.arguments", '{"city": "Oslo"}'),
         ("tool", "messages[0].tool_calls[0].function.arguments", "city\nOslo"),
         ("tool", "messages[1].content", "sunny"),

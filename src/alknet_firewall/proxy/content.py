@@ -222,14 +222,20 @@ def _message(message: object, place: Place) -> Iterator[Found]:
     if not isinstance(message, dict):
         yield from walk(message, "user", place, is_identifier)
         return
-    role: Role = "user" if _author(message) == "user" else "tool"
-    holders = (message.get("type"),)
+    author, holders = _author(message), (message.get("type"),)
     for key, value in message.items():
+        role: Role = "user" if author == "user" or _is_said(author, key) else "tool"
         if isinstance(value, list) and key in ("content", "output", "summary"):
             yield from _parts(value, role, (*place, key))
         else:
             skip = is_label if key in ("tool_calls", "function_call") else is_identifier
             yield from member(key, value, role, place, skip, holders)
+
+
+def _is_said(author: str, key: str) -> bool:
+    """Whether a field holds what the assistant said: a question of its own is ordinary, and
+    no request to a model as it would be in a document."""
+    return author == "assistant" and key in ("content", "refusal")
 
 
 def _parts(parts: object, role: Role, place: Place) -> Iterator[Found]:
