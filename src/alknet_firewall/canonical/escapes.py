@@ -21,7 +21,7 @@ _BACKSLASH = re.compile(
 )
 _UNIT = re.compile("u([0-9a-fA-F]{4})")
 _FEWEST = 3  # signs of it in one word, or frequent words in a sentence
-_ENOUGH = 4  # letters, or different words; fewer are a stray escape, not a text
+_ENOUGH = 4  # letters, or gaps between words; fewer are a stray escape, not a text
 _WITHIN = 120  # characters
 
 
@@ -75,7 +75,7 @@ def _unquoted(token: str) -> str:
 def _is_sentence(plain: str) -> bool:
     words = {word.lower() for word in re.findall(r"[^\W\d_]+", plain)}
     frequent, gaps = sum(map(is_word, words)), plain.count(" ")
-    return (gaps > _ENOUGH or (gaps > _FEWEST <= frequent)) and looks_written(plain)
+    return (gaps > _ENOUGH or (gaps > _FEWEST and frequent >= _FEWEST)) and looks_written(plain)
 
 
 def _character(match: re.Match[str]) -> str:

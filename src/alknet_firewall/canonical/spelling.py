@@ -84,7 +84,7 @@ def _most_likely(body: str) -> str:
     if sum(len(option) > 1 for option in options) > _CHOICES:
         options = [option[0] for option in options]
     candidates = ["".join(letters) for letters in product(*options)]
-    return next(filter(is_word, candidates), max(candidates, key=frequent_pairs))
+    return next(filter(is_word, candidates), None) or max(candidates, key=frequent_pairs)
 
 
 def _alternates(word: str) -> bool:
