@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 import httpx
 from opentelemetry.trace import Span
 from starlette.responses import StreamingResponse
@@ -98,6 +99,8 @@ class Relay(StreamingResponse):
             if chunk is None:
                 return
             yield chunk
+            # While more comes at every turn of the loop, anyio finds no wait that it could cancel.
+            await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 def is_event_stream(response: httpx.Response) -> bool:
