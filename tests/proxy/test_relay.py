@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import anyio
+import anyio.lowlevel
 import httpx
 from opentelemetry.trace import INVALID_SPAN
 
@@ -50,7 +51,7 @@ def test_a_relay_ends_when_it_is_cancelled_however_fast_more_comes() -> None:
             group.start_soon(read)
             asyncio.get_running_loop().call_soon(body.feed)
             while body.turns < 5:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
         return body.turns
 
