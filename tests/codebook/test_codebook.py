@@ -58,6 +58,10 @@ def test_the_order_of_an_array_in_memory_does_not_matter(
     np.testing.assert_array_equal(Codebook.load(tmp_path).basis, codebook.basis)
 
 
+def test_whoever_may_read_one_file_may_read_all(folder: Path) -> None:
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
+
+
 def test_writing_twice_gives_the_same_bytes(codebook: Codebook, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(codebook, tmp_path / name)
@@ -97,7 +101,7 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     assert result.score == pytest.approx(sigmoid(windows[0]))
     assert result.scores.argmax() == likely[:, 0].argmax()
     assert result.shifted(100).places[0] == (100, 104)
-    scanned = codebook.scan(activations(18), IDS[:18], "user")
+    scanned = codebook.scan_by_layer(iter(activations(18).items()), IDS[:18], early=False)
     assert scanned.places == result.places
     np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
     np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
@@ -120,21 +124,22 @@ def test_deeper_layers_are_asked_for_only_where_the_first_does_not_settle_it(
     assert asked == read
     assert result.z.shape == (len(read), DIMENSIONS)
     assert len(codebook.score(result.z, "user")) == len(read) * DIMENSIONS
-    whole = codebook.scan(activations(18), IDS[:18], "user")
+    whole = codebook.scan_by_layer(by_layer(), IDS[:18], "user", early=False)
+    assert whole.z.shape == (LAYERS, DIMENSIONS)
     assert (result.scores.tolist() == whole.scores.tolist()) == (read == [1, 3])
-    assert codebook.scan_by_layer(by_layer(), IDS[:18], early=False).z.shape == whole.z.shape
 
 
 def test_what_is_like_no_normal_text_is_not_settled(codebook: Codebook) -> None:
     assert codebook.early
     early = replace(codebook.early, below={"user": 1.0, "tool": 1.0})
     regions = {r: replace(region, anomaly_limit=1e-9) for r, region in codebook.regions.items()}
-    result = replace(codebook, early=early, regions=regions).scan_by_layer(
-        iter(activations(18).items()), IDS[:18], "user"
+    odd, usual = (
+        found.scan_by_layer(iter(activations(18).items()), IDS[:18], "user")
+        for found in (replace(codebook, early=early, regions=regions), codebook)
     )
-    assert result.z.shape == (LAYERS, DIMENSIONS)
-    assert result.odd.all()
-    assert not codebook.scan(activations(18), IDS[:18]).odd.any()
+    assert odd.z.shape == (LAYERS, DIMENSIONS)
+    assert odd.odd.all()
+    assert not usual.odd.any()
 
 
 SHAPE = WindowShape(tokens=64, overlap=8, block=4, run=2)

@@ -113,17 +113,6 @@ class Codebook:
         odd = self._odd(by_layer[0], sizes, role)
         return self._detect(by_layer, sizes, words, self.head, role, odd)
 
-    def scan(
-        self, activations: Activations, ids: Sequence[int], role: Role = "user"
-    ) -> DetectionResult:
-        """`detect(project(activations), ids)` for hidden states per token, but faster.
-
-        Projecting is linear, so blocks are averaged first and there are fewer
-        tokens to project.
-        """
-        by_layer = ((layer, activations[layer]) for layer in self.layers)
-        return self.scan_by_layer(by_layer, ids, role, early=False)
-
     def scan_by_layer(
         self,
         states: Iterable[LayerStates],
@@ -132,9 +121,10 @@ class Codebook:
         *,
         early: bool = True,
     ) -> DetectionResult:
-        """`scan` of pairs of layer and hidden states, in the order of layers.
+        """`detect` for pairs of layer and hidden states per token, in the order of layers.
 
-        Unless `early` is off, no more than the first layer is asked for where that
+        Projecting is linear, so blocks are averaged first and there are fewer tokens to
+        project. Unless `early` is off, no more than the first layer is asked for where that
         shows plainly harmless text.
         """
         words = self.lexical.logits(ids)

@@ -123,11 +123,13 @@ def read(path: Path) -> Codebook:
 
 def write(codebook: Codebook, path: Path) -> None:
     """Write the four files; the same codebook gives the same bytes."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path.mkdir(parents=True, exist_ok=True)
-    save_file(_contiguous({"basis_vectors": codebook.basis, "mean": codebook.mean}), path / BASIS)
-    save_file(_contiguous(_region_tensors(codebook)), path / REGIONS)
+    basis = {"basis_vectors": codebook.basis, "mean": codebook.mean}
+    # `save_file` would write them for the owner alone, and others may run what one compiled.
+    (path / BASIS).write_bytes(save(_contiguous(basis)))
+    (path / REGIONS).write_bytes(save(_contiguous(_region_tensors(codebook))))
     _write_json(path / SPLINES, {r: asdict(_spline_file(codebook, r)) for r in get_args(Role)})
     config = CodebookConfig(
         format=FORMAT,
