@@ -20,6 +20,7 @@ from llamafirewall import (  # noqa: E402
     LlamaFirewall,
     Role,
     ScanDecision,
+    SystemMessage,
     ToolMessage,
     UserMessage,
 )
@@ -64,8 +65,10 @@ def test_roles_tool_calls_and_annotations() -> None:
     calls = [{"function": {"name": "send", "arguments": FAKE_ATTACK}}]
     called = firewall.scan(AssistantMessage("Of course.", tool_calls=calls))
     assert called.decision is ScanDecision.BLOCK
-    assert ("Of course.", "tool") in seen.seen
-    assert (DOUBTFUL, "user") in seen.seen
+    firewall.scan(SystemMessage("Be kind."))
+    said = dict(seen.seen)
+    assert said["Of course."] == said[DOUBTFUL] == "user"
+    assert said["Be kind."] == "tool"
 
 
 def test_a_failure_is_no_decision() -> None:

@@ -22,6 +22,8 @@ from ._guard import Guard, Ruling, Settings
 
 __all__ = ["register"]
 
+_SPEAKERS = (Role.USER, Role.ASSISTANT)
+
 
 def register(
     settings: Settings = None, firewall: Detector | None = None, name: str = "alknet"
@@ -29,9 +31,9 @@ def register(
     """Make the scanner known to LlamaFirewall under `name`, which is returned.
 
     LlamaFirewall makes a scanner anew for each scan; the detector is loaded here,
-    once. A text of the role USER is screened as what a user says, all others as
-    what a tool says. Annotations ask for a person. `ScreeningError` is raised
-    where screening fails, unless `proxy.fail` is "open".
+    once. A text of the role USER or ASSISTANT is screened as what is said in a
+    conversation, all others as what a tool says. Annotations ask for a person.
+    `ScreeningError` is raised where screening fails, unless `proxy.fail` is "open".
     """
     guard = Guard(settings, firewall)
 
@@ -41,7 +43,8 @@ def register(
             super().__init__(name)
 
         async def scan(self, message: Message, past_trace: Any = None) -> ScanResult:
-            role = "user" if message.role is Role.USER else "tool"
+            # Whatever is scanned is untrusted, also what stands where a system prompt does.
+            role = message.role.value if message.role in _SPEAKERS else "tool"
             body = {"messages": [{"role": role, "content": message.content}]}
             if message.tool_calls:
                 body["messages"][0]["tool_calls"] = message.tool_calls
