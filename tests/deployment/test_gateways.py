@@ -29,8 +29,9 @@ from alknet_firewall.proxy.server import running
 
 from ..e2e.test_openai_client import INJECTION, QUESTION, agent_turn, asking
 from ..e2e.upstream import Upstream
+from ..ports import free_port
 from .conftest import with_health
-from .gateways import envoy_command, free_port, moved, nginx_command, started
+from .gateways import envoy_command, moved, nginx_command, started
 
 CHAT = "/v1/chat/completions"
 

@@ -18,7 +18,8 @@ from alknet_firewall.firewall import Firewall
 from alknet_firewall.proxy.app import create_app
 from alknet_firewall.proxy.server import running
 
-from .gateways import EXAMPLES, free_port
+from ..ports import free_port
+from .gateways import EXAMPLES
 
 pytestmark = [
     pytest.mark.skipif(

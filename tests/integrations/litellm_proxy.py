@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from ..ports import free_port
 
 KEY = "sk-test-master-key-0123456789abcdef"
 
@@ -61,7 +62,7 @@ def _start(config: Path, port: int, program: str = WITH_US) -> subprocess.Popen[
 @contextmanager
 def litellm_proxy(config: Path, program: str = WITH_US) -> Iterator[httpx.Client]:
     """A client of the running proxy."""
-    port = _free_port()
+    port = free_port()
     process = _start(config, port, program)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -72,12 +73,6 @@ def litellm_proxy(config: Path, program: str = WITH_US) -> Iterator[httpx.Client
     finally:
         process.terminate()
         process.wait(30)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait_until_alive(process: subprocess.Popen[str], url: str, log: Path) -> None:

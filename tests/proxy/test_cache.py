@@ -30,6 +30,7 @@ from alknet_firewall.proxy.leaves import Untrusted
 from alknet_firewall.proxy.screening import Detector, Screener
 from alknet_firewall.proxy.telemetry import Telemetry
 
+from ..ports import free_port
 from .conftest import proxy_client
 from .fakes import ATTACK, FakeFirewall, Recorder, alarm, config
 
@@ -228,8 +229,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     program = shutil.which("valkey-server") or shutil.which("redis-server")
     if program is None:
         pytest.skip("needs valkey-server or redis-server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [program, "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
