@@ -103,14 +103,14 @@ def changed(task: Task, variant: Variant, shape: tuple[int, int]) -> Task:
         bend(x, normal_blocks(task))
     if not variant.ordered:
         x = x[shuffled(sequences)]
-    usable = targets.usable & variant.texts(task.rows)[sequences.example][:, None]
+    counts = targets.counts * variant.texts(task.rows)[sequences.example][:, None]
     if not variant.shared:
-        usable[:, ROLES.index("tool")] &= (task.rows.role == "tool")[sequences.example]
+        counts[:, ROLES.index("tool")] *= (task.rows.role == "tool")[sequences.example]
     return replace(
         task,
         sequences=replace(sequences, x=x),
         words=task.words * variant.words,
-        targets=replace(targets, usable=usable),
+        targets=replace(targets, counts=counts),
     )
 
 

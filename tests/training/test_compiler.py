@@ -14,7 +14,7 @@ from alknet_firewall.training.compiler import CompileOptions, build
 from alknet_firewall.training.compose import ComposeOptions
 from alknet_firewall.training.evaluate import EvaluateOptions, evaluate
 from alknet_firewall.training.heads import HeadOptions
-from alknet_firewall.training.sequences import Rows, Sequences, Targets
+from alknet_firewall.training.sequences import SHARED, Rows, Sequences, Targets
 from alknet_firewall.training.summary import table
 
 LAYERS = (1, 2)
@@ -150,8 +150,8 @@ def test_windows_are_labelled_by_what_they_hold_of_the_injection() -> None:
     texts = rows([True, False, True], ["tool", "tool", "user"], [True, False, False])
     targets = Targets.of(sequences([4, 1, 0, 0, 0], [0, 0, 0, 1, 2]), texts)
     assert targets.labels[:, 1].tolist() == [1, 0, 0, 0, 1]
-    assert targets.usable[:, 1].tolist() == [True, False, True, True, True]
-    assert targets.usable[:, 0].tolist() == [False, False, False, False, True]
+    assert targets.counts[:, 1].tolist() == [1, 0, 1, 1, SHARED]
+    assert targets.counts[:, 0].tolist() == [0, 0, 0, 0, 1]
     assert targets.located.tolist() == [True, True, True, True, False]
 
 
@@ -165,6 +165,15 @@ def test_classes_count_the_same_and_what_is_left_out_counts_nothing() -> None:
     without = targets.weights(np.array([True, True, True, False]), windows, texts)[:, 0]
     assert without[3] == 0
     assert without[1:].sum() == pytest.approx(0.5)
+
+
+def test_attacks_on_users_count_less_where_documents_are_judged() -> None:
+    texts = rows([True, True, False], ["tool", "user", "tool"], [False] * 3)
+    windows = sequences([0, 0, 0], [0, 1, 2])
+    targets = Targets.of(windows, texts)
+    document, user, harmless = targets.weights(np.ones(3, dtype=bool), windows, texts)[:, 1]
+    assert user == pytest.approx(SHARED * document)
+    assert document + user == pytest.approx(harmless) == pytest.approx(0.5)
 
 
 def test_a_text_is_held_out_with_all_that_was_made_from_it() -> None:

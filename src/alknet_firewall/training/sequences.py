@@ -15,7 +15,11 @@ from .basis import Basis
 from .data_loader import Example
 from .heads import Batch
 
-__all__ = ["Rows", "Sequences", "Targets", "read_sequences", "run_means"]
+__all__ = ["SHARED", "Rows", "Sequences", "Targets", "read_sequences", "run_means"]
+
+SHARED = 0.25
+"""How much an attack on users counts where `tool` is taught
+(docs/decisions/0009-roles-apart.md)."""
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -98,11 +102,12 @@ class Sequences:
 class Targets:
     """What each window teaches, per role: arrays `(windows, roles)`.
 
+    `counts` is how much a window teaches beside others of its source, 0 for nothing;
     `located` `(windows,)` says that it is known which blocks are the attack.
     """
 
     labels: Array
-    usable: Mask
+    counts: Array
     located: Mask
 
     @classmethod
@@ -110,9 +115,9 @@ class Targets:
         """A window is an attack if its text is one and it holds half of the known
         injection; windows that hold less of it are used for neither class.
 
-        For `tool` every attack teaches: what a user must not ask, a document
-        must not ask either. The reverse does not hold, since an ordinary
-        request is an attack only inside a document.
+        For `tool` every attack teaches, those on users by `SHARED`: what a user must
+        not ask, a document must not ask either. The reverse does not hold, since an
+        ordinary request is an attack only inside a document.
         """
         attack, known = rows.attack[sequences.example], rows.known[sequences.example]
         held = np.add.reduceat(sequences.injected, sequences.start)
@@ -122,10 +127,10 @@ class Targets:
         positive = attack & (~known | holds)
         clear = positive | ~attack | (held == 0)
         role = rows.role[sequences.example]
-        usable = {"user": role == "user", "tool": (role == "tool") | attack}
+        tool = np.where(role == "tool", 1.0, SHARED * attack)
         return cls(
             labels=np.repeat(positive[:, None], len(ROLES), axis=1).astype(np.float32),
-            usable=np.stack([usable[name] & clear for name in ROLES], axis=1),
+            counts=(np.stack([role == "user", tool], axis=1) * clear[:, None]).astype(np.float32),
             located=known | ~attack,
         )
 
@@ -139,10 +144,11 @@ class Targets:
         even = 1 / np.sqrt(np.bincount(sequences.example)[sequences.example])
         columns = []
         for role in range(len(ROLES)):
-            weights = np.where(self.usable[:, role] & chosen, even, 0.0)
+            counts = self.counts[:, role]
+            weights = np.where((counts > 0) & chosen, even, 0.0)
             label = self.labels[:, role].astype(np.int64)
             totals = np.bincount(2 * sources + label, weights=weights)
-            weights /= np.sqrt(np.maximum(totals, 1e-12))[2 * sources + label]
+            weights *= counts / np.sqrt(np.maximum(totals, 1e-12))[2 * sources + label]
             classes = np.bincount(label, weights=weights, minlength=2)
             columns.append(weights / np.maximum(classes, 1e-12)[label] / 2)
         return np.stack(columns, axis=1)
