@@ -179,7 +179,7 @@ def evaluate(
         if path and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no folder {path.parent}")
     if options["loso"]:
-        require_extra("training", "scipy")
+        require_extra("training", "scipy", "threadpoolctl")
     if report:
         from .training.report import render, require_packages
 
@@ -256,7 +256,7 @@ def compile_codebook(
     config_path: Path | None,
 ) -> None:
     """Compile a codebook from labelled text. The same input gives the same files."""
-    require_extra("training", "scipy")
+    require_extra("training", "scipy", "threadpoolctl")
     from .training.compiler import CompileOptions, build, open_model
 
     options = CompileOptions(n_dimensions=dimensions, rows_per_group=limit, seed=seed)

@@ -6,8 +6,9 @@ head says of sources it was trained on is too good (docs/decisions/0011).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.pool import AsyncResult, ThreadPool
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from .heads import Adam, HeadOptions, initial, loss_and_gradients, platt
 from .lexical import fit_lexical, lexical_logits
 from .memory import keep_freed
 from .sequences import Rows, Sequences, Targets
+from .workers import workers
 
 __all__ = [
     "GROUPS",
@@ -109,19 +111,18 @@ def fit(task: Task, first_inputs: int) -> Fitted:
     the first layer, the first inputs of each block, is not all, a head that reads it alone.
     """
     words = held_out_words(task, GROUPS)
-    full = _mixed(task, words, GROUPS)
-    logits = _of_texts(task, full.logits)
-    thresholds = {
-        role: _thresholds(task.rows, role, logits[:, column]) for column, role in enumerate(ROLES)
-    }
-    fewer = task.first(first_inputs) if first_inputs < task.scale.size else None
-    return Fitted(
-        head=_ensemble(task, full),
-        early=_early_exit(fewer, words, full, thresholds) if fewer else None,
-        lexical=task.train_words(_everything(task)),
-        thresholds=thresholds,
-        held_out=logits,
-    )
+    with workers() as pool:
+        full, head = _trained(pool, task, words)
+        logits = _of_texts(task, full.logits)
+        thresholds = _thresholds(task.rows, logits)
+        fewer = task.first(first_inputs) if first_inputs < task.scale.size else None
+        return Fitted(
+            head=head,
+            early=_early_exit(pool, fewer, words, full, thresholds) if fewer else None,
+            lexical=task.train_words(_everything(task)),
+            thresholds=thresholds,
+            held_out=logits,
+        )
 
 
 def held_out_logits(
@@ -135,7 +136,9 @@ def held_out_logits(
     the `held_out_words`, where they are known.
     """
     words = held_out_words(task, groups) if words is None else words
-    return _of_texts(task, _mixed(task, words, groups).logits)
+    with workers() as pool:
+        heads = _collected(task, _start_held_out_heads(pool, task, groups))
+    return _of_texts(task, _mixed(task, words, heads).logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +152,14 @@ class _Mixed:
     logits: NDArray[np.float64]
 
 
-def _mixed(task: Task, words: NDArray[np.float64], groups: int) -> _Mixed:
-    seen = np.stack([_held_out_heads(task, groups), words], axis=1)
+def _mixed(task: Task, words: NDArray[np.float64], heads: NDArray[np.float64]) -> _Mixed:
+    seen = np.stack([heads, words], axis=1)
     mixtures = [_mixture(task, seen, column) for column in range(len(ROLES))]
     slopes, offsets = np.array([m[0] for m in mixtures]), np.array([m[1] for m in mixtures])
     made = np.isfinite(seen).all(axis=(1, 2))
     logits = np.full((len(seen), len(ROLES)), -np.inf)
     logits[made] = (seen[made] * slopes.T).sum(axis=1) + offsets
     return _Mixed(slopes, offsets, logits)
-
-
-def _held_out_heads(task: Task, groups: int) -> NDArray[np.float64]:
-    def judged(inside: Mask, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        member = task.train(inside, task.options.held_out_steps, task.seed)
-        return judge(member, task.sequences, chosen)
-
-    return _held_out(task, groups, judged)
 
 
 def held_out_words(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
@@ -174,20 +169,43 @@ def held_out_words(task: Task, groups: int = GROUPS) -> NDArray[np.float64]:
     def judged(inside: Mask, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
         return lexical_logits(task.train_words(inside), task.words[chosen])
 
-    return _held_out(task, groups, judged)
+    with workers() as pool:
+        return _collected(task, _start_held_out(pool, task, groups, judged))
 
 
-def _held_out(
+_Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def _start_held_out_heads(pool: ThreadPool, task: Task, groups: int) -> list[AsyncResult[_Judged]]:
+    def judged(inside: Mask, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        member = task.train(inside, task.options.held_out_steps, task.seed)
+        return judge(member, task.sequences, chosen)
+
+    return _start_held_out(pool, task, groups, judged)
+
+
+def _start_held_out(
+    pool: ThreadPool,
     task: Task,
     groups: int,
     judged: Callable[[Mask, NDArray[np.int64]], NDArray[np.float64]],
-) -> NDArray[np.float64]:
-    """Logits `(windows, roles)` from what `judged` trains on the other windows."""
-    logits = np.full((len(task.sequences.start), len(ROLES)), -np.inf)
-    for group in tqdm(groups_of(task.rows, groups), desc="holding out sources"):
+) -> list[AsyncResult[_Judged]]:
+    """The windows of each group and their logits, from what `judged` trains on the others."""
+
+    def hold_out(group: list[str]) -> _Judged:
         outside = task.rows.made_from(group)[task.sequences.example]
         chosen = np.flatnonzero(outside)
-        logits[chosen] = judged(~outside, chosen)
+        return chosen, judged(~outside, chosen)
+
+    return [pool.apply_async(hold_out, (group,)) for group in groups_of(task.rows, groups)]
+
+
+def _collected(task: Task, parts: Sequence[AsyncResult[_Judged]]) -> NDArray[np.float64]:
+    """Logits `(windows, roles)`, -inf where a window is in no part."""
+    logits = np.full((len(task.sequences.start), len(ROLES)), -np.inf)
+    for part in tqdm(parts, desc="holding out sources"):
+        chosen, judged = part.get()
+        logits[chosen] = judged
     return logits
 
 
@@ -195,26 +213,37 @@ def _everything(task: Task) -> Mask:
     return np.ones(len(task.sequences.start), dtype=bool)
 
 
-def _ensemble(task: Task, mixed: _Mixed) -> SequenceHead:
+def _trained(
+    pool: ThreadPool, task: Task, words: NDArray[np.float64]
+) -> tuple[_Mixed, SequenceHead]:
+    """Heads that hold sources out, to mix them with words, and the ensemble of those
+    that do not; they are trained side by side."""
+    parts = _start_held_out_heads(pool, task, GROUPS)
     members = [
-        task.train(_everything(task), task.options.steps, task.seed + number)
-        for number in tqdm(range(task.options.members), desc="training the head")
+        pool.apply_async(task.train, (_everything(task), task.options.steps, task.seed + number))
+        for number in range(task.options.members)
     ]
+    mixed = _mixed(task, words, _collected(task, parts))
     slopes, offsets = mixed.slopes.astype(np.float32), mixed.offsets.astype(np.float32)
-    return SequenceHead(task.scale, stacked(members).rescaled(slopes[:, 0], offsets), slopes[:, 1])
+    trained = stacked([member.get() for member in tqdm(members, desc="training the head")])
+    return mixed, SequenceHead(task.scale, trained.rescaled(slopes[:, 0], offsets), slopes[:, 1])
 
 
 def _early_exit(
-    task: Task, words: NDArray[np.float64], full: _Mixed, thresholds: Mapping[Role, Thresholds]
+    pool: ThreadPool,
+    task: Task,
+    words: NDArray[np.float64],
+    full: _Mixed,
+    thresholds: Mapping[Role, Thresholds],
 ) -> EarlyExit:
-    early = _mixed(task, words, GROUPS)
+    early, head = _trained(pool, task, words)
     below = {
         role: _settled_below(
             task, role, early.logits[:, column], full.logits[:, column], thresholds[role].suspicious
         )
         for column, role in enumerate(ROLES)
     }
-    return EarlyExit(_ensemble(task, early), below)
+    return EarlyExit(head, below)
 
 
 def _settled_below(
@@ -277,7 +306,11 @@ def judge(
     return np.array(logits, dtype=np.float64).reshape(-1, len(ROLES))
 
 
-def _thresholds(rows: Rows, role: Role, logits: NDArray[np.float64]) -> Thresholds:
+def _thresholds(rows: Rows, logits: NDArray[np.float64]) -> dict[Role, Thresholds]:
+    return {role: _of_role(rows, role, logits[:, column]) for column, role in enumerate(ROLES)}
+
+
+def _of_role(rows: Rows, role: Role, logits: NDArray[np.float64]) -> Thresholds:
     """Scores that the shares of `RATES` of normal texts exceed.
 
     Every kind of text counts the same, and in it every source: most collections

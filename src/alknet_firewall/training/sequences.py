@@ -14,6 +14,7 @@ from .activations import Chunk, read_chunk, read_places
 from .basis import Basis
 from .data_loader import Example
 from .heads import Batch
+from .workers import workers
 
 __all__ = ["SHARED", "Rows", "Sequences", "Targets", "read_sequences", "run_means"]
 
@@ -155,15 +156,17 @@ class Targets:
 
 
 def read_sequences(chunks: Sequence[Chunk], basis: Basis) -> Sequences:
-    """The activations on the basis, one chunk in memory at a time."""
+    """The activations on the basis, a chunk for each core in memory at a time."""
     places = [read_places(chunk) for chunk in chunks]
-    sizes = [len(place.tokens) for place in places]
-    x = np.empty((sum(sizes), basis.scale.size), np.float16)
-    at = 0
-    for chunk, size in zip(chunks, sizes, strict=True):
+    ends = np.cumsum([0, *(len(place.tokens) for place in places)])
+    x = np.empty((ends[-1], basis.scale.size), np.float16)
+
+    def fill(chunk: Chunk, first: int, last: int) -> None:
         z = project(read_chunk(chunk).states.astype(np.float32), basis.vectors, basis.mean)
-        x[at : at + size] = features(z, basis.scale)
-        at += size
+        x[first:last] = features(z, basis.scale)
+
+    with workers() as pool:
+        pool.starmap(fill, zip(chunks, ends[:-1], ends[1:], strict=True), chunksize=1)
     example = np.concatenate([place.example for place in places])
     window = np.concatenate([place.window for place in places])
     edges = np.flatnonzero(np.diff(example) | np.diff(window)) + 1
