@@ -84,6 +84,13 @@ def test_the_same_seed_gives_the_same_texts() -> None:
     assert compose(examples(), few, seed=1) != compose(examples(), few, seed=2)
 
 
+def test_noise_is_an_attack_and_a_list_of_words_is_not() -> None:
+    made = compose(examples(), replace(NOTHING, noisy=40, listed=40), seed=3)
+    assert [d.label for d in made] == ["attack"] * 40 + ["benign"] * 40
+    assert all(d.role == "user" and "{words}" not in d.text for d in made)
+    assert all({"asks"} == set(d.origins) for d in made[40:])
+
+
 def test_written_phrases_are_of_both_labels_and_roles_with_no_gap_left_open() -> None:
     written = compose([], ComposeOptions(), seed=0)
     kinds = {(d.label, d.role) for d in written}

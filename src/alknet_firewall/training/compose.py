@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -35,6 +36,7 @@ _LEGIBLE = ("homoglyphs", "spaced letters", "hyphenated letters", "leetspeak", "
 _BREAK = re.compile(r"(?<=[.!?;,>}\]])\s+|\n+")
 _WORD = re.compile(r"\w+|[^\w\s]+")
 _GAPS = (" ", " ", "\n", "\n\n")
+_KNOWN = 3  # texts that hold a word, for it to be one that a tokenizer knows
 
 Phrases = Sequence[str]
 _Origins = Sequence[Example | str]
@@ -58,17 +60,19 @@ class ComposeOptions:
     """Ordinary requests that stand alone where a tool's answer should."""
     pieces: int = 4_000
     """A few sentences of a document: a short text is not yet an instruction."""
-    framed: int = 3_500
+    framed: int = 2_000
     """Ordinary requests in the set-ups that people use for jailbreaks."""
     tactical: int = 2_000
     """Requests for something harmful in the same set-ups."""
-    disguised: int = 3_500
+    disguised: int = 2_000
     """Harmless texts in disguise or in markup: a disguise is not yet an attack."""
-    evading: int = 3_000
+    evading: int = 2_000
     """Attacks in a disguise that leaves something to see, or in markup."""
     noisy: int = 4_000
-    """User requests followed by fragments of words and signs, as gradient search finds
+    """User requests beside words, fragments of words and signs, as gradient search finds
     them (arXiv:2307.15043)."""
+    listed: int = 600
+    """Requests about a list of words: many words with no sense are not yet an attack."""
     written: bool = True
     """Take the written attacks and hard negatives as they are, too."""
 
@@ -100,6 +104,7 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
         (options.disguised, bool(stock.documents and stock.prompts), _disguised),
         (options.evading, bool(stock.documents and stock.prompts), _evading),
         (options.noisy, bool(stock.documents and stock.prompts), _noisy),
+        (options.listed, bool(stock.prompts), _listed),
     ]
     made = [
         make(rng, stock)
@@ -127,6 +132,8 @@ class _Stock:
     requests: list[Example]
     attacks: list[Example]
     long_attacks: list[Example]
+    vocabulary: list[str]
+    """Every word in Latin letters that several texts hold, once."""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> _Stock:
@@ -140,7 +147,13 @@ class _Stock:
             requests=[e for e in user if e.kind == "benign_instruction" and _short(e)],
             attacks=[e for e in attacks if e.kind == "direct_injection" and _short(e)],
             long_attacks=[e for e in attacks if len(e.text) <= _LONGEST_ATTACK],
+            vocabulary=_vocabulary(examples),
         )
+
+
+def _vocabulary(examples: Sequence[Example]) -> list[str]:
+    texts = Counter(word for e in examples for word in set(_words(e.text)) if word.isascii())
+    return sorted(word for word, count in texts.items() if count >= _KNOWN)
 
 
 def _short(example: Example) -> bool:
@@ -378,13 +391,24 @@ def _joined(rng: random.Random, stock: _Stock) -> Example:
 
 def _noisy(rng: random.Random, stock: _Stock) -> Example:
     family = rng.choice(["requests", "harmful_requests", "refused_requests"])
-    request = rng.choice(load("user_attacks")[family])
-    signs, gaps = rng.choice([0.1, 0.25, 0.5]), rng.choice([("  ", "\n"), (" ", " ", " ", "")])
-    scraps = (
-        _scrap(rng, stock, signs) + rng.choice([" ", "", *gaps]) for _ in range(rng.randint(8, 40))
-    )
-    text = f"{request}{rng.choice([' ', '. ', ''])}{''.join(scraps).strip()}"
+    request, noise = rng.choice(load("user_attacks")[family]), _noise(rng, stock)
+    first, second = (noise, request) if rng.random() < 0.15 else (request, noise)
+    text = f"{first}{rng.choice([' ', ' ', '. ', ''])}{second}"
     return _made(text, "noisy", [], label="attack", kind="jailbreak", role="user")
+
+
+def _noise(rng: random.Random, stock: _Stock) -> str:
+    """Scraps with more or fewer rare words, parts of words, signs, gaps and places where
+    the search has left what it started from."""
+    rare, cut = rng.choice([0.0, 0.5, 1.0, 1.0]), rng.choice([0.1, 0.5])
+    signs, left = rng.choice([0.0, 0.05, 0.1, 0.3]), rng.choice([0.0, 0.0, 0.1, 0.3])
+    gaps = rng.choice([("  ", "\n"), (" ", " ", " ", ""), (" ", ""), (" ",), (" ",)])
+    start = rng.choice(["!", "x", "*", "?", "a"])
+    scraps = (
+        (start if rng.random() < left else _scrap(rng, stock, rare, cut, signs)) + rng.choice(gaps)
+        for _ in range(rng.randint(8, 40))
+    )
+    return "".join(scraps).strip()
 
 
 _SIGNS = (
@@ -407,17 +431,36 @@ _SIGNS = (
 )
 
 
-def _scrap(rng: random.Random, stock: _Stock, signs: float) -> str:
-    """A word or a part of one, as a tokenizer cuts it, from texts of all kinds; signs
-    after so many."""
-    text = rng.choice(rng.choice([stock.documents, stock.prompts, stock.attacks])).text
-    word: str = rng.choice(_WORD.findall(text[:1500]) or ["."])
-    if len(word) > 4 and rng.random() < 0.5:
-        cut = rng.randrange(2, len(word) - 1)
-        word = rng.choice([word[:cut], word[cut:], word[cut:].capitalize()])
+def _scrap(rng: random.Random, stock: _Stock, rare: float, cut: float, signs: float) -> str:
+    """A word or a part of one, as a tokenizer cuts it, and a sign or none.
+
+    The rare ones are drawn from the vocabulary, as gradient search draws: most words in it
+    are rare. The others come from texts of all kinds, where few are.
+    """
+    word = rng.choice(stock.vocabulary or ["."]) if rng.random() < rare else _word(rng, stock)
+    if len(word) > 4 and rng.random() < cut:
+        at = rng.randrange(2, len(word) - 1)
+        word = rng.choice([word[:at], word[at:], word[at:].capitalize()])
     elif rng.random() < 0.1:
-        word = word.upper()
+        word = rng.choice([word.upper(), word.capitalize()])
     return word + (rng.choice(_SIGNS) if rng.random() < signs else "")
+
+
+def _word(rng: random.Random, stock: _Stock) -> str:
+    text = rng.choice(rng.choice([stock.documents, stock.prompts, stock.attacks])).text
+    return rng.choice(_words(text[:1500]) or ["."])
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text)
+
+
+def _listed(rng: random.Random, stock: _Stock) -> Example:
+    origins = [rng.choice(stock.prompts) for _ in range(rng.randint(4, 30))]
+    words = [rng.choice([w for w in _words(e.text) if w.isalpha()] or ["and"]) for e in origins]
+    joined = rng.choice([", ", ", ", " ", "\n", "; ", " / "]).join(words)
+    text = rng.choice(load("frames")["lists"]).replace("{words}", joined)
+    return _made(text, "listed", origins, kind="benign_hard_negative", role="user")
 
 
 def _request_alone(rng: random.Random, stock: _Stock) -> Example:
