@@ -52,8 +52,8 @@ class CompileOptions:
     rows_per_group: int = 500
     """Harmless rows of each source and role; of attacks, which are fewer, twice as many."""
     composed: ComposeOptions = field(default_factory=ComposeOptions)
-    max_tokens: int = 512
-    """Of each training text; screening has no such limit."""
+    max_tokens: int = 448
+    """Of each training text, two windows; screening has no such limit."""
     windows: WindowShape = field(default_factory=WindowShape)
     head: HeadOptions = field(default_factory=HeadOptions)
     svd_blocks: int = 60_000

@@ -24,7 +24,7 @@ from ..windows import window_bounds
 
 __all__ = ["Traffic", "place_coordinates", "read_traffic"]
 
-_LONGEST = 512  # tokens of one text, as compilation reads
+_LONGEST = 448  # tokens of one text, as compilation reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def place_coordinates(
     model: DetectorModel, codebook: Codebook, texts: Sequence[str]
 ) -> NDArray[np.float32]:
     """The mean z `(runs, layers, dimensions)` of every run of tokens, side by side, in
-    the first 512 tokens of every text: what a codebook's splines are fitted to."""
+    the first 448 tokens of every text: what a codebook's splines are fitted to."""
     model.load()
     with ThreadPoolExecutor(max_workers=2) as pool:
         windows = pool.map(lambda text: list(_coordinates(model, codebook, text)), texts)
