@@ -24,7 +24,10 @@ from ..model.protocol import DetectorModel, Encoding
 from ..windows import window_bounds
 from .data_loader import Example
 
-__all__ = ["Blocks", "Chunk", "Places", "extract", "read_chunk", "read_places"]
+__all__ = ["LONGEST", "Blocks", "Chunk", "Places", "extract", "read_chunk", "read_places"]
+
+LONGEST = 448
+"""Tokens of a training text that are read, two windows; screening has no such limit."""
 
 _CHUNK = 1000  # texts stored together
 

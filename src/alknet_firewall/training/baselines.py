@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _LONGEST = 20_000  # characters of a row that words are counted in
-_LONGEST_TRAINING = 4_000  # of a training text; a codebook reads 448 tokens of it
+_LONGEST_TRAINING = 4_000  # of a training text; a codebook reads `activations.LONGEST` tokens
 _FOLDS = 5
 _PHASE1_LAYERS = (1, 2, 4, 8)
 _PHASE1_DIRECTIONS = 64

@@ -29,7 +29,7 @@ from ..config import FirewallConfig
 from ..errors import DataError
 from ..model.embedded import DEFAULT_LAYERS, EmbeddedModel
 from ..model.protocol import DetectorModel
-from .activations import extract
+from .activations import LONGEST, extract
 from .anomalies import anomaly_limit
 from .basis import Basis, fit_basis
 from .compose import ComposeOptions, compose
@@ -52,8 +52,7 @@ class CompileOptions:
     rows_per_group: int = 500
     """Harmless rows of each source and role; of attacks, which are fewer, twice as many."""
     composed: ComposeOptions = field(default_factory=ComposeOptions)
-    max_tokens: int = 448
-    """Of each training text, two windows; screening has no such limit."""
+    max_tokens: int = LONGEST
     windows: WindowShape = field(default_factory=WindowShape)
     head: HeadOptions = field(default_factory=HeadOptions)
     svd_blocks: int = 60_000

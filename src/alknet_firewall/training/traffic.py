@@ -21,10 +21,9 @@ from ..firewall import readable
 from ..model.protocol import DetectorModel
 from ..model.repository import sha256
 from ..windows import window_bounds
+from .activations import LONGEST
 
 __all__ = ["Traffic", "place_coordinates", "read_traffic"]
-
-_LONGEST = 448  # tokens of one text, as compilation reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def place_coordinates(
     model: DetectorModel, codebook: Codebook, texts: Sequence[str]
 ) -> NDArray[np.float32]:
     """The mean z `(runs, layers, dimensions)` of every run of tokens, side by side, in
-    the first 448 tokens of every text: what a codebook's splines are fitted to."""
+    the first `LONGEST` tokens of every text: what a codebook's splines are fitted to."""
     model.load()
     with ThreadPoolExecutor(max_workers=2) as pool:
         windows = pool.map(lambda text: list(_coordinates(model, codebook, text)), texts)
@@ -92,7 +91,7 @@ def place_coordinates(
 def _coordinates(
     model: DetectorModel, codebook: Codebook, text: str
 ) -> Iterator[NDArray[np.float32]]:
-    ids = model.encode(readable(text)).ids[:_LONGEST]
+    ids = model.encode(readable(text)).ids[:LONGEST]
     shape = codebook.windows
     run = shape.block * shape.run
     for start, end in window_bounds(len(ids), shape.tokens, shape.overlap):
