@@ -129,10 +129,10 @@ def bend(x: NDArray[np.float16], normal: NDArray[np.int64]) -> None:
 
 
 def shuffled(sequences: Sequences) -> NDArray[np.int64]:
-    rng = np.random.default_rng(0)
+    rng, whole = np.random.default_rng(0), ~sequences.part
     orders = [
         first + rng.permutation(last - first)
-        for first, last in zip(sequences.start, sequences.end, strict=True)
+        for first, last in zip(sequences.start[whole], sequences.end[whole], strict=True)
     ]
     return np.concatenate(orders)
 

@@ -22,7 +22,7 @@ from .errors import ScreeningError, TextTooLongError
 from .model.embedded import EmbeddedModel
 from .model.protocol import DetectorModel, Encoding, infer_by_layer
 from .threads import thread_count
-from .windows import window_bounds
+from .windows import paragraph_blocks, paragraph_starts, window_bounds
 
 __all__ = ["Firewall", "readable"]
 
@@ -196,13 +196,19 @@ class _Reader:
     early: bool
     threads: int
 
-    def detect(self, ids: Sequence[int], place: tuple[int, int]) -> DetectionResult:
-        """What one window of the model found, places counted from the text's start."""
+    def detect(
+        self, ids: Sequence[int], starts: Sequence[int], place: tuple[int, int]
+    ) -> DetectionResult:
+        """What one window of the model found, places counted from the text's start;
+        `starts` are its `paragraph_starts`."""
         window = ids[slice(*place)]
+        paragraphs = paragraph_blocks(starts, place, self.codebook.windows.block)
         states = infer_by_layer(self.model, [self.model.bos_id, *window])
         # Position 0 is the BOS token: an attention sink, not text.
         of_text = ((layer, state[1:]) for layer, state in states)
-        found = self.codebook.scan_by_layer(of_text, window, self.role, early=self.early)
+        found = self.codebook.scan_by_layer(
+            of_text, window, self.role, paragraphs, early=self.early
+        )
         return found.shifted(place[0])
 
 
@@ -211,7 +217,8 @@ def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screene
     cores only half busy."""
     shape = reader.codebook.windows
     bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
-    detect = partial(reader.detect, encoding.ids)
+    starts = paragraph_starts(reading.text, encoding.offsets)
+    detect = partial(reader.detect, encoding.ids, starts)
     if len(bounds) < 2 or reader.threads < 2:
         return _Screened(reading, encoding, [detect(place) for place in bounds])
     with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:

@@ -1,8 +1,16 @@
-"""Cutting a long text into overlapping windows of tokens."""
+"""Cutting a long text into overlapping windows of tokens, and those into paragraphs."""
 
 from __future__ import annotations
 
-__all__ = ["window_bounds"]
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+__all__ = ["paragraph_blocks", "paragraph_starts", "window_bounds"]
+
+_BLANK_LINE = re.compile(r"\n\s*\n\s*")
+_SHORTEST = 8  # tokens of a paragraph; shorter ones are read with the next
 
 
 def window_bounds(n_tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
@@ -19,3 +27,33 @@ def window_bounds(n_tokens: int, size: int, overlap: int) -> list[tuple[int, int
         if n_tokens
         else []
     )
+
+
+def paragraph_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The numbers of the tokens with which the paragraphs of a text start, but for the first.
+
+    Paragraphs are parted by blank lines. `offsets` are the characters `[start, end)` of each
+    token; without them there is one paragraph.
+    """
+    if not offsets:
+        return []
+    starts = [start for start, _ in offsets]
+    return [bisect_left(starts, match.end()) for match in _BLANK_LINE.finditer(text)]
+
+
+def paragraph_blocks(
+    starts: Sequence[int], window: tuple[int, int], block: int
+) -> list[tuple[int, int]]:
+    """The blocks `[first, last)` that each paragraph of a window touches, where it holds
+    several; blocks of `block` tokens are counted from the window's start."""
+    first, last = window
+    edges = [first]
+    for start in starts:
+        if edges[-1] + _SHORTEST <= start <= last - _SHORTEST:
+            edges.append(start)
+    if len(edges) == 1:
+        return []
+    return [
+        ((start - first) // block, -(-(end - first) // block))
+        for start, end in pairwise([*edges, last])
+    ]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from alknet_firewall.codebook import Codebook
+from alknet_firewall.codebook import Codebook, DetectionResult
 from alknet_firewall.codebook.detection import Region, WindowShape, anomalous, anomaly
 from alknet_firewall.codebook.files import _sha256, write
 from alknet_firewall.codebook.head import sigmoid
@@ -105,6 +105,22 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     assert scanned.places == result.places
     np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
     np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
+
+
+def test_what_stands_around_a_paragraph_does_not_dilute_it(codebook: Codebook) -> None:
+    def scanned(tokens: slice, *paragraphs: tuple[int, int]) -> DetectionResult:
+        states = {layer: state[tokens] for layer, state in activations().items()}
+        ids = IDS[tokens]
+        return codebook.scan_by_layer(states.items(), ids, "user", paragraphs, early=False)
+
+    whole = scanned(slice(20))
+    alone = scanned(slice(8)), scanned(slice(8, 20))
+    found = scanned(slice(20), (0, 2), (2, 5))
+    assert found.score == pytest.approx(max(part.score for part in (whole, *alone)))
+    parts = np.concatenate([part.scores for part in alone])
+    np.testing.assert_allclose(found.scores, np.maximum(whole.scores, parts), atol=1e-5)
+    worst = max(whole, *alone, key=lambda part: part.score)
+    np.testing.assert_allclose(found.z, worst.z, atol=1e-5)
 
 
 @pytest.mark.parametrize(("below", "read"), [(1.0, [1]), (0.0, [1, 3])])

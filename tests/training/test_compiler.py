@@ -135,6 +135,7 @@ def sequences(injected: list[int], example: list[int]) -> Sequences:
         start=np.arange(count) * 2,
         end=np.arange(count) * 2 + 2,
         example=np.array(example, np.int32),
+        part=np.zeros(count, dtype=bool),
     )
 
 

@@ -15,7 +15,7 @@ from ..config import Thresholds
 from ..errors import CodebookMismatchError
 from ..model.protocol import Activations, LayerStates, ModelIdentity
 from . import detection
-from .detection import EarlyExit, Region, WindowShape
+from .detection import EarlyExit, Region, View, WindowShape
 from .head import ROLES, SequenceHead
 from .lexical import LexicalTable
 from .projection import pool_blocks, project, project_layer
@@ -108,26 +108,27 @@ class Codebook:
         """Score every place of one window; z is `(tokens, layers, dimensions)`, and
         `ids` are its tokens."""
         means, sizes = pool_blocks(z, self.windows.block)
-        words = self.lexical.logits(ids)
         by_layer = [*np.moveaxis(means, -2, 0)]
         odd = self._odd(by_layer[0], sizes, role)
-        return self._detect(by_layer, sizes, words, self.head, role, odd)
+        return self._detect(by_layer, sizes, self._views(ids, ()), self.head, role, odd)
 
     def scan_by_layer(
         self,
         states: Iterable[LayerStates],
         ids: Sequence[int],
         role: Role = "user",
+        paragraphs: Sequence[tuple[int, int]] = (),
         *,
         early: bool = True,
     ) -> DetectionResult:
         """`detect` for pairs of layer and hidden states per token, in the order of layers.
 
         Projecting is linear, so blocks are averaged first and there are fewer tokens to
-        project. Unless `early` is off, no more than the first layer is asked for where that
-        shows plainly harmless text.
+        project. `paragraphs` are ranges of blocks that are judged alone, too. Unless `early`
+        is off, no more than the first layer is asked for where that shows plainly harmless
+        text.
         """
-        words = self.lexical.logits(ids)
+        views = self._views(ids, paragraphs)
         z: list[Array] = []
         for layer, state in states:
             if layer not in self.layers:
@@ -137,10 +138,18 @@ class Codebook:
             if len(z) == 1:
                 odd = self._odd(z[0], sizes, role)
                 if early and self.early and not odd.any():
-                    found = self._detect(z, sizes, words, self.early.head, role, odd)
+                    found = self._detect(z, sizes, views, self.early.head, role, odd)
                     if found.score < self.early.below[role]:
                         return found
-        return self._detect(z, sizes, words, self.head, role, odd)
+        return self._detect(z, sizes, views, self.head, role, odd)
+
+    def _views(self, ids: Sequence[int], paragraphs: Sequence[tuple[int, int]]) -> list[View]:
+        block = self.windows.block
+        ranges = [(0, -(-len(ids) // block)), *paragraphs]
+        return [
+            View(first, last, self.lexical.logits(ids[first * block : last * block]))
+            for first, last in ranges
+        ]
 
     def _odd(self, z: Array, sizes: NDArray[np.intp], role: Role) -> NDArray[np.bool_]:
         return detection.anomalous(z, sizes, self.regions[role], self.windows)
@@ -149,13 +158,13 @@ class Codebook:
         self,
         z: Sequence[Array],
         sizes: NDArray[np.intp],
-        words: NDArray[np.float64],
+        views: Sequence[View],
         head: SequenceHead,
         role: Role,
         odd: NDArray[np.bool_],
     ) -> DetectionResult:
         stacked, column = np.stack(z, axis=-2), ROLES.index(role)
-        return detection.detect(stacked, sizes, words, head, column, self.windows, odd)
+        return detection.detect(stacked, sizes, views, head, column, self.windows, odd)
 
     def _stacked(self, activations: Activations) -> Array:
         return np.stack([activations[layer] for layer in self.layers], axis=-2)

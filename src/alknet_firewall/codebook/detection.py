@@ -18,6 +18,7 @@ from .splines import SplineTable
 __all__ = [
     "EarlyExit",
     "Region",
+    "View",
     "WindowShape",
     "anomalous",
     "anomaly",
@@ -65,10 +66,20 @@ class Region:
     anomaly_limit: float
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Blocks `[first, last)` of a window that are judged together: all of it, or one of its
+    paragraphs. `words` are the log-odds of their n-grams, `(roles,)`."""
+
+    first: int
+    last: int
+    words: NDArray[np.float64]
+
+
 def detect(
     z: Array,
     sizes: NDArray[np.intp],
-    words: NDArray[np.float64],
+    views: Sequence[View],
     head: SequenceHead,
     role: int,
     shape: WindowShape,
@@ -77,22 +88,36 @@ def detect(
     """Score one window and each block in it.
 
     z is `(blocks, layers, dimensions)`, the mean of each block of `shape.block`
-    tokens (the last may be shorter), `sizes` their numbers of tokens, `words` the
-    log-odds of the window's n-grams per role. The window's score is that of its worst
-    blocks; the others have less, in proportion to how likely they are a part of the
-    attack. `odd` says which blocks are `anomalous`.
+    tokens (the last may be shorter), `sizes` their numbers of tokens. The window's score is
+    that of its worst view, so that what stands around an attack does not dilute it, and of
+    the worst blocks in there; the others have less, in proportion to how likely they are a
+    part of the attack. `odd` says which blocks are `anomalous`.
     """
-    windows, blocks = head.logits(z, words)
-    likely = sigmoid(blocks[:, role])
-    scores = sigmoid(windows[role]) * np.minimum(1, 2 * likely / likely.max())
-    worst = int(np.argmax(roll(likely[:, None].astype(np.float32), sizes, shape.run)))
-    run = slice(worst, worst + shape.run)
+    found = [_judged(z, view, head, role) for view in views]
+    scores = np.zeros(len(z))
+    for view, (score, likely) in zip(views, found, strict=True):
+        blocks = slice(view.first, view.last)
+        scores[blocks] = np.maximum(
+            scores[blocks], score * np.minimum(1, 2 * likely / likely.max())
+        )
+    worst, (_, likely) = max(zip(views, found, strict=True), key=lambda judged: judged[1][0])
+    rolled = roll(likely[:, None].astype(np.float32), sizes[worst.first : worst.last], shape.run)
+    start = worst.first + int(np.argmax(rolled))
+    run = slice(start, min(start + shape.run, worst.last))
     return DetectionResult(
         places=_places(int(sizes.sum()), len(z), shape),
-        scores=np.asarray(scores, dtype=np.float64),
+        scores=scores,
         z=np.average(z[run], axis=0, weights=sizes[run]).astype(np.float32),
         odd=odd,
     )
+
+
+def _judged(
+    z: Array, view: View, head: SequenceHead, role: int
+) -> tuple[float, NDArray[np.float64]]:
+    """The score of a view, and how likely each of its blocks is a part of an attack."""
+    windows, blocks = head.logits(z[view.first : view.last], view.words)
+    return float(sigmoid(windows[role])), np.asarray(sigmoid(blocks[:, role]), np.float64)
 
 
 def anomaly(

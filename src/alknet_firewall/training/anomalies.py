@@ -26,13 +26,13 @@ Mask = NDArray[np.bool_]
 
 def anomaly_limit(task: Task, role: Role, shape: WindowShape) -> float:
     """The limit for the inputs of `task`, which are those of the first layer alone."""
-    rows, example = task.rows, task.sequences.example
+    rows, example, whole = task.rows, task.sequences.example, ~task.sequences.part
     normal = (rows.role == role) & ~rows.attack
     found = np.zeros(len(rows.attack))
     for group in groups_of(rows, GROUPS):
         outside = rows.made_from(group)
-        normal_runs = _centre(task, (normal & ~outside)[example], shape)
-        for window in np.flatnonzero((normal & outside & ~rows.composed)[example]):
+        normal_runs = _centre(task, (normal & ~outside)[example] & whole, shape)
+        for window in np.flatnonzero((normal & outside & ~rows.composed)[example] & whole):
             text = example[window]
             found[text] = max(found[text], _worst(task, int(window), *normal_runs, shape))
     real = normal & ~rows.composed

@@ -33,6 +33,7 @@ from .activations import LONGEST, extract
 from .anomalies import anomaly_limit
 from .basis import Basis, fit_basis
 from .compose import ComposeOptions, compose
+from .cuts import cut
 from .data_loader import DataFile, Example, load_folder, sample
 from .fitting import Task, fit
 from .heads import HeadOptions
@@ -138,8 +139,9 @@ def prepare(
     basis = fit_basis(
         chunks, ~rows.attack, options.n_dimensions, blocks=options.svd_blocks, seed=options.seed
     )
-    sequences = read_sequences(chunks, basis)
-    words = read_buckets(model, chosen, options.windows, options.max_tokens)
+    cuts = cut(model, chosen, options.windows, options.max_tokens)
+    sequences = read_sequences(chunks, basis).with_parts(cuts.window, cuts.blocks)
+    words = read_buckets(cuts.ids)
     targets = Targets.of(sequences, rows)
     return Task(sequences, words, rows, targets, basis.scale, options.head, options.seed), basis
 
@@ -157,7 +159,7 @@ def cache_folder(cache: Path | None) -> Iterator[Path]:
 def _region(role: Role, task: Task, options: CompileOptions) -> Region:
     """Splines and profile of the role's normal text, over runs of blocks."""
     rows, example = task.rows, task.sequences.example
-    mine = (rows.role == role)[example]
+    mine = (rows.role == role)[example] & ~task.sequences.part
     attack = task.targets.labels[:, 0] > 0
     normal, hostile = (
         run_means(task.sequences, mine & chosen, options.windows.run, task.scale)

@@ -27,7 +27,7 @@ __all__ = ["PHRASE_FOLDS", "ComposeOptions", "compose"]
 PHRASE_FOLDS = 10
 """Wrappers and set-ups are dealt into folds that are held out like sources."""
 
-_LONGEST_CARRIER = 1800  # characters; more adds time and no variety
+_LONGEST_CARRIER = 1200  # characters; more adds time and no variety
 _LONGEST_TASK = 300
 _LONGEST_ATTACK = 1500
 _PASSAGE = 400
@@ -46,27 +46,27 @@ _Origins = Sequence[Example | str]
 class ComposeOptions:
     """How many texts of each kind are made."""
 
-    poisoned: int = 10_000
+    poisoned: int = 8_500
     """Documents with an injection."""
-    mixed: int = 5_000
+    mixed: int = 4_000
     """Documents with a harmless foreign sentence."""
-    hidden: int = 9_000
+    hidden: int = 8_000
     """User texts with an attack somewhere in them."""
-    overriding: int = 3_000
+    overriding: int = 2_500
     """User texts that take over a conversation by one of the phrases for documents."""
-    joined: int = 4_500
+    joined: int = 3_500
     """User texts made of two harmless ones."""
-    requests: int = 2_500
+    requests: int = 3_500
     """Ordinary requests that stand alone where a tool's answer should."""
-    pieces: int = 4_000
+    pieces: int = 3_500
     """A few sentences of a document: a short text is not yet an instruction."""
-    framed: int = 2_000
+    framed: int = 1_200
     """Ordinary requests in the set-ups that people use for jailbreaks."""
-    tactical: int = 2_000
+    tactical: int = 1_200
     """Requests for something harmful in the same set-ups."""
-    disguised: int = 2_000
+    disguised: int = 1_000
     """Harmless texts in disguise or in markup: a disguise is not yet an attack."""
-    evading: int = 2_000
+    evading: int = 1_500
     """Attacks in a disguise that leaves something to see, or in markup."""
     noisy: int = 4_000
     """User requests beside words, fragments of words and signs, as gradient search finds
@@ -193,7 +193,7 @@ def _injection(rng: random.Random, stock: _Stock) -> tuple[str, _Origins]:
     if rng.random() < 0.12:  # what users try on a model directly
         attack = rng.choice(stock.attacks)
         return attack.text, [attack]
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
         return _phrase(rng, _injections())
     if rng.random() < 0.15:  # nothing but the request itself
         return _payload(rng, stock)
@@ -464,7 +464,7 @@ def _listed(rng: random.Random, stock: _Stock) -> Example:
 
 
 def _request_alone(rng: random.Random, stock: _Stock) -> Example:
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
         text, origins = _phrase(rng, _injections())
     else:
         text, origins = _payload(rng, stock)
@@ -499,6 +499,9 @@ _WHOLE = tuple(
         "casual_overrides",
         "casual_overrides_german",
         "casual_overrides_other",
+        "diverted_tasks",
+        "planted_in_data",
+        "plain_mixed",
     )
 )
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import fmin_l_bfgs_b
 from scipy.sparse import csr_array
 
-from ..codebook.detection import WindowShape
 from ..codebook.head import sigmoid
 from ..codebook.lexical import BUCKETS, LexicalTable, buckets
-from ..firewall import readable
-from ..model.protocol import DetectorModel
-from ..windows import window_bounds
-from .data_loader import Example
 
 __all__ = ["fit_lexical", "lexical_logits", "read_buckets"]
 
@@ -25,16 +20,10 @@ _RIDGE = 3e-6
 _ITERATIONS = 60
 
 
-def read_buckets(
-    model: DetectorModel, examples: Iterable[Example], shape: WindowShape, max_tokens: int
-) -> csr_array:
-    """What `LexicalTable` sees of each window, `(windows, BUCKETS)`, in the order
-    of `Sequences`; a row of n buckets holds 1 / sqrt(n) in each."""
-    rows = [
-        buckets(ids[start:end])
-        for ids in (model.encode(readable(example.text)).ids for example in examples)
-        for start, end in window_bounds(min(len(ids), max_tokens), shape.tokens, shape.overlap)
-    ]
+def read_buckets(windows: Iterable[Sequence[int]]) -> csr_array:
+    """What `LexicalTable` sees of each window's tokens, `(windows, BUCKETS)`; a row of n
+    buckets holds 1 / sqrt(n) in each."""
+    rows = [buckets(ids) for ids in windows]
     sizes = np.array([len(row) for row in rows])
     values = np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
     edges = np.concatenate([[0], np.cumsum(sizes)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class Sequences:
     `x` is `(blocks, inputs)` float16, z in standard deviations of normal text;
     `tokens` and `injected` say how many tokens a block has and how many of them
     lie in the known injection. Window `i` is `x[start[i]:end[i]]`, of the text
-    `example[i]`.
+    `example[i]`. Behind the windows come their paragraphs, for which `part` is true.
     """
 
     x: NDArray[np.float16]
@@ -76,6 +76,19 @@ class Sequences:
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     example: NDArray[np.int32]
+    part: Mask
+
+    def with_parts(self, windows: NDArray[np.int64], blocks: NDArray[np.int64]) -> Sequences:
+        """The same with parts of windows behind them: the numbers of the `windows` `(parts,)`
+        and the `blocks` `[first, last)` in them, `(parts, 2)`."""
+        start = self.start[windows]
+        return replace(
+            self,
+            start=np.concatenate([self.start, start + blocks[:, 0]]),
+            end=np.concatenate([self.end, start + blocks[:, 1]]),
+            example=np.concatenate([self.example, self.example[windows]]),
+            part=np.concatenate([self.part, np.ones(len(windows), dtype=bool)]),
+        )
 
     def batch(self, chosen: NDArray[np.int64], targets: Targets, weights: Array) -> Batch:
         """The chosen windows, padded; `weights` `(windows, roles)` of each."""
@@ -114,19 +127,21 @@ class Targets:
     @classmethod
     def of(cls, sequences: Sequences, rows: Rows) -> Targets:
         """A window is an attack if its text is one and it holds half of the known
-        injection; windows that hold less of it are used for neither class.
+        injection; windows that hold less of it are used for neither class, nor are the
+        paragraphs of an attack whose injection is not known.
 
         For `tool` every attack teaches, those on users by `SHARED`: what a user must
         not ask, a document must not ask either. The reverse does not hold, since an
         ordinary request is an attack only inside a document.
         """
         attack, known = rows.attack[sequences.example], rows.known[sequences.example]
-        held = np.add.reduceat(sequences.injected, sequences.start)
+        before = np.concatenate([[0], np.cumsum(sequences.injected)])
+        held = before[sequences.end] - before[sequences.start]
         most = np.zeros(len(rows.attack))
         np.maximum.at(most, sequences.example, held)
         holds = held >= 0.5 * np.maximum(most[sequences.example], 1)
-        positive = attack & (~known | holds)
-        clear = positive | ~attack | (held == 0)
+        positive = attack & np.where(known, holds, ~sequences.part)
+        clear = positive | ~attack | (known & (held == 0))
         role = rows.role[sequences.example]
         tool = np.where(role == "tool", 1.0, SHARED * attack)
         return cls(
@@ -178,6 +193,7 @@ def read_sequences(chunks: Sequence[Chunk], basis: Basis) -> Sequences:
         start=start,
         end=np.append(edges, len(example)),
         example=example[start],
+        part=np.zeros(len(start), dtype=bool),
     )
 
 
