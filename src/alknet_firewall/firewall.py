@@ -17,6 +17,7 @@ from .alarm import Alarm, AlarmLevel, Role, Span
 from .canonical import Reading, readings
 from .canonical.reading import raw
 from .codebook import Codebook, DetectionResult
+from .codebook.detection import BY_PARAGRAPH
 from .config import Config, FirewallConfig, Thresholds
 from .errors import ScreeningError, TextTooLongError
 from .model.embedded import EmbeddedModel
@@ -196,6 +197,10 @@ class _Reader:
     early: bool
     threads: int
 
+    @property
+    def by_paragraph(self) -> bool:
+        return self.role in BY_PARAGRAPH
+
     def detect(
         self, ids: Sequence[int], starts: Sequence[int], place: tuple[int, int]
     ) -> DetectionResult:
@@ -217,7 +222,7 @@ def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screene
     cores only half busy."""
     shape = reader.codebook.windows
     bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
-    starts = paragraph_starts(reading.text, encoding.offsets)
+    starts = paragraph_starts(reading.text, encoding.offsets) if reader.by_paragraph else []
     detect = partial(reader.detect, encoding.ids, starts)
     if len(bounds) < 2 or reader.threads < 2:
         return _Screened(reading, encoding, [detect(place) for place in bounds])

@@ -16,6 +16,7 @@ from .results import DetectionResult
 from .splines import SplineTable
 
 __all__ = [
+    "BY_PARAGRAPH",
     "EarlyExit",
     "Region",
     "View",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+
+BY_PARAGRAPH: tuple[Role, ...] = ("user",)
+"""Roles whose paragraphs are judged alone, too (docs/decisions/0035-paragraphs-alone.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codebook.detection import WindowShape
+from ..codebook.detection import BY_PARAGRAPH, WindowShape
 from ..firewall import readable
 from ..model.protocol import DetectorModel
 from ..windows import paragraph_blocks, paragraph_starts, window_bounds
@@ -20,8 +20,8 @@ __all__ = ["Cuts", "cut"]
 @dataclass(frozen=True, slots=True)
 class Cuts:
     """The token ids of every window, in the order of `Sequences`, behind them those of the
-    windows' paragraphs; for each paragraph the number of its window and, in there, its
-    blocks `[first, last)`, `(paragraphs, 2)`."""
+    windows' paragraphs where the role is judged by them; for each paragraph the number of its
+    window and, in there, its blocks `[first, last)`, `(paragraphs, 2)`."""
 
     ids: Sequence[Sequence[int]]
     window: NDArray[np.int64]
@@ -36,7 +36,8 @@ def cut(
     parts: list[tuple[int, int, int]] = []
     for example in examples:
         encoding = model.encode(readable(example.text))
-        starts = paragraph_starts(example.text, encoding.offsets)
+        known = paragraph_starts(example.text, encoding.offsets)
+        starts = known if example.role in BY_PARAGRAPH else []
         length = min(len(encoding.ids), max_tokens)
         for place in window_bounds(length, shape.tokens, shape.overlap):
             blocks = paragraph_blocks(starts, place, shape.block)

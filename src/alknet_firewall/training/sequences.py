@@ -143,7 +143,7 @@ class Targets:
         positive = attack & np.where(known, holds, ~sequences.part)
         clear = positive | ~attack | (known & (held == 0))
         role = rows.role[sequences.example]
-        tool = np.where(role == "tool", 1.0, SHARED * attack)
+        tool = np.where(role == "tool", 1.0, SHARED * (attack & ~sequences.part))
         return cls(
             labels=np.repeat(positive[:, None], len(ROLES), axis=1).astype(np.float32),
             counts=(np.stack([role == "user", tool], axis=1) * clear[:, None]).astype(np.float32),
