@@ -126,6 +126,16 @@ def test_a_long_harmless_text_around_an_attack_does_not_hide_it(
     assert buried.level >= AlarmLevel.SUSPICIOUS
 
 
+@pytest.mark.parametrize("text", [f"{OVERRIDE}\n\n{REPORT * 4}", f"{REPORT * 4}\n\n{OVERRIDE}"])
+def test_harmless_paragraphs_around_an_attack_of_a_user_do_not_dilute_it(
+    firewall: Firewall, text: str
+) -> None:
+    alarm = firewall.screen(text)
+    assert alarm.level is firewall.screen(OVERRIDE).level
+    start, end = text.index(OVERRIDE), text.index(OVERRIDE) + len(OVERRIDE)
+    assert any(span.start < end and span.end > start for span in alarm.spans)
+
+
 def test_the_same_text_gives_the_same_alarm(firewall: Firewall) -> None:
     texts = [OVERRIDE, QUESTION, REPORT * 10]
     first = [judged(firewall.screen(text)) for text in texts]

@@ -42,7 +42,7 @@ __all__ = [
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-RATES: Mapping[Role, tuple[float, float]] = {"user": (0.001, 0.0002), "tool": (0.01, 0.002)}
+RATES: Mapping[Role, tuple[float, float]] = {"user": (0.001, 0.0002), "tool": (0.015, 0.002)}
 """Shares of held-out normal text that may reach SUSPICIOUS and DANGEROUS
 (docs/decisions/0011-held-out-thresholds.md)."""
 
