@@ -200,6 +200,7 @@ def test_a_megabyte_of_one_character_gets_an_answer(character: str) -> None:
         assert 0 <= capped.screen(text).score <= 1
 
 
+@pytest.mark.timeout(1200)  # minutes where the processor has no VNNI
 def test_two_hundred_thousand_tokens_are_all_read(firewall: Firewall) -> None:
     text = " ok" * 200_000
     alarm = firewall.screen(text + JAILBREAK, role="tool")
