@@ -197,10 +197,6 @@ class _Reader:
     early: bool
     threads: int
 
-    @property
-    def by_paragraph(self) -> bool:
-        return self.role in BY_PARAGRAPH
-
     def detect(
         self, ids: Sequence[int], starts: Sequence[int], place: tuple[int, int]
     ) -> DetectionResult:
@@ -222,7 +218,8 @@ def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screene
     cores only half busy."""
     shape = reader.codebook.windows
     bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
-    starts = paragraph_starts(reading.text, encoding.offsets) if reader.by_paragraph else []
+    apart = reader.role in BY_PARAGRAPH
+    starts = paragraph_starts(reading.text, encoding.offsets) if apart else []
     detect = partial(reader.detect, encoding.ids, starts)
     if len(bounds) < 2 or reader.threads < 2:
         return _Screened(reading, encoding, [detect(place) for place in bounds])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import itemgetter
 
 __all__ = ["paragraph_blocks", "paragraph_starts", "window_bounds"]
 
@@ -37,19 +38,21 @@ def paragraph_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]
     """
     if not offsets:
         return []
-    starts = [start for start, _ in offsets]
-    return [bisect_left(starts, match.end()) for match in _BLANK_LINE.finditer(text)]
+    ends = (match.end() for match in _BLANK_LINE.finditer(text))
+    return [bisect_left(offsets, end, key=itemgetter(0)) for end in ends]
 
 
 def paragraph_blocks(
     starts: Sequence[int], window: tuple[int, int], block: int
 ) -> list[tuple[int, int]]:
     """The blocks `[first, last)` that each paragraph of a window touches, where it holds
-    several; blocks of `block` tokens are counted from the window's start."""
+    several; blocks of `block` tokens are counted from the window's start. `starts` are in
+    order: looking at all of them for each window would take the square of a text's length."""
     first, last = window
+    inside = slice(bisect_left(starts, first + _SHORTEST), bisect_right(starts, last - _SHORTEST))
     edges = [first]
-    for start in starts:
-        if edges[-1] + _SHORTEST <= start <= last - _SHORTEST:
+    for start in starts[inside]:
+        if edges[-1] + _SHORTEST <= start:
             edges.append(start)
     if len(edges) == 1:
         return []

@@ -97,14 +97,14 @@ def detect(
     the worst blocks in there; the others have less, in proportion to how likely they are a
     part of the attack. `odd` says which blocks are `anomalous`.
     """
-    found = [_judged(z, view, head, role) for view in views]
+    found = [(view, *_judged(z, view, head, role)) for view in views]
     scores = np.zeros(len(z))
-    for view, (score, likely) in zip(views, found, strict=True):
+    for view, score, likely in found:
         blocks = slice(view.first, view.last)
         scores[blocks] = np.maximum(
             scores[blocks], score * np.minimum(1, 2 * likely / likely.max())
         )
-    worst, (_, likely) = max(zip(views, found, strict=True), key=lambda judged: judged[1][0])
+    worst, _, likely = max(found, key=lambda judged: judged[1])
     rolled = roll(likely[:, None].astype(np.float32), sizes[worst.first : worst.last], shape.run)
     start = worst.first + int(np.argmax(rolled))
     run = slice(start, min(start + shape.run, worst.last))
