@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from alknet_firewall.codebook.head import ROLES
+from alknet_firewall.codebook.lexical import BUCKETS
 from alknet_firewall.config import FirewallConfig
 from alknet_firewall.training import stats
 from alknet_firewall.training.compiler import CompileOptions, chosen_examples, open_model, prepare
@@ -71,9 +73,11 @@ class Variant:
     shared: bool = True
     """Attacks on users teach the tool role."""
     words: bool = True
-    """Token n-grams count beside the head."""
+    """N-grams count beside the head."""
+    spelling: bool = True
+    """N-grams of characters count beside those of tokens."""
     states: bool = True
-    """The head counts beside token n-grams."""
+    """The head counts beside n-grams."""
 
 
 VARIANTS = [
@@ -91,6 +95,8 @@ VARIANTS = [
     Variant("no disguises", texts=without("disguised", "evading")),
     Variant("hidden states only", words=False),
     Variant("words only", states=False),
+    Variant("no spelling", spelling=False),
+    Variant("words only, no spelling", spelling=False, states=False),
     Variant("user attacks teach user only", shared=False),
 ]
 
@@ -109,9 +115,14 @@ def changed(task: Task, variant: Variant, shape: tuple[int, int]) -> Task:
     return replace(
         task,
         sequences=replace(sequences, x=x),
-        words=task.words * variant.words,
+        words=csr_array(task.words * (seen_words(variant) * variant.words)),
         targets=replace(targets, counts=counts),
     )
+
+
+def seen_words(variant: Variant) -> NDArray[np.float32]:
+    """1 for each bucket that the variant reads."""
+    return np.repeat(np.array([1, variant.spelling], np.float32), BUCKETS)
 
 
 def normal_blocks(task: Task) -> NDArray[np.int64]:
@@ -169,7 +180,7 @@ def main() -> None:
         if arguments.only and variant.name not in arguments.only:
             continue
         shape = (basis.vectors.shape[0], basis.vectors.shape[1])
-        same = variant.texts is every_text and variant.shared
+        same = variant.texts is every_text and variant.shared and variant.spelling
         counted = words if variant.words else np.where(np.isfinite(words), 0.0, words)
         known = counted if same else None
         for row in judged(changed(task, variant, shape), known):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -18,6 +18,7 @@ from .canonical import Reading, readings
 from .canonical.reading import raw
 from .codebook import Codebook, DetectionResult
 from .codebook.detection import BY_PARAGRAPH
+from .codebook.lexical import Passage
 from .config import Config, FirewallConfig, Thresholds
 from .errors import ScreeningError, TextTooLongError
 from .model.embedded import EmbeddedModel
@@ -198,13 +199,14 @@ class _Reader:
     threads: int
 
     def detect(
-        self, ids: Sequence[int], starts: Sequence[int], place: tuple[int, int]
+        self, passage: Passage, starts: Sequence[int], place: tuple[int, int]
     ) -> DetectionResult:
         """What one window of the model found, places counted from the text's start;
         `starts` are its `paragraph_starts`."""
-        window = ids[slice(*place)]
+        here = slice(*place)
+        window = replace(passage, ids=passage.ids[here], offsets=passage.offsets[here])
         paragraphs = paragraph_blocks(starts, place, self.codebook.windows.block)
-        states = infer_by_layer(self.model, [self.model.bos_id, *window])
+        states = infer_by_layer(self.model, [self.model.bos_id, *window.ids])
         # Position 0 is the BOS token: an attention sink, not text.
         of_text = ((layer, state[1:]) for layer, state in states)
         found = self.codebook.scan_by_layer(
@@ -220,7 +222,8 @@ def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screene
     bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
     apart = reader.role in BY_PARAGRAPH
     starts = paragraph_starts(reading.text, encoding.offsets) if apart else []
-    detect = partial(reader.detect, encoding.ids, starts)
+    passage = Passage(encoding.ids, encoding.offsets, reading.text)
+    detect = partial(reader.detect, passage, starts)
     if len(bounds) < 2 or reader.threads < 2:
         return _Screened(reading, encoding, [detect(place) for place in bounds])
     with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:

@@ -51,7 +51,7 @@ def codebook() -> Codebook:
         mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
         head=make_head(rng),
         early=EarlyExit(make_head(rng, DIMENSIONS), {"user": 0.3, "tool": 0.2}),
-        lexical=LexicalTable(rng.standard_normal((BUCKETS, 2)).astype(np.float32)),
+        lexical=LexicalTable(rng.standard_normal((2 * BUCKETS, 2)).astype(np.float32)),
         regions={"user": make_region(rng), "tool": make_region(rng)},
         thresholds={"user": Thresholds(0.5, 0.9), "tool": Thresholds(0.4, 0.8)},
         provenance={"files": []},

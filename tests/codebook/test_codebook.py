@@ -14,6 +14,7 @@ from alknet_firewall.codebook import Codebook, DetectionResult
 from alknet_firewall.codebook.detection import Region, WindowShape, anomalous, anomaly
 from alknet_firewall.codebook.files import _sha256, write
 from alknet_firewall.codebook.head import sigmoid
+from alknet_firewall.codebook.lexical import Passage
 from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
 
 from ..conftest import StartHub
@@ -29,7 +30,12 @@ def folder(codebook: Codebook, tmp_path: Path) -> Path:
     return tmp_path / "codebook"
 
 
-IDS = list(range(100, 120))
+WORDS = "one two six ten you and but not all yes " * 2
+PASSAGE = Passage(list(range(100, 120)), [(at, at + 4) for at in range(0, 80, 4)], WORDS)
+
+
+def passage(start: int = 0, end: int = 18) -> Passage:
+    return replace(PASSAGE, ids=PASSAGE.ids[start:end], offsets=PASSAGE.offsets[start:end])
 
 
 def activations(tokens: int = 20) -> dict[int, np.ndarray]:
@@ -43,7 +49,7 @@ def test_it_survives_being_written_and_read(codebook: Codebook, folder: Path) ->
     assert z.shape == (20, LAYERS, DIMENSIONS)
     np.testing.assert_array_equal(read.project(activations()), z)
     np.testing.assert_array_equal(
-        read.detect(z, IDS, "tool").scores, codebook.detect(z, IDS, "tool").scores
+        read.detect(z, PASSAGE, "tool").scores, codebook.detect(z, PASSAGE, "tool").scores
     )
     assert read.score(z[0]) == codebook.score(z[0])
     assert read.thresholds == codebook.thresholds
@@ -93,15 +99,15 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     codebook: Codebook,
 ) -> None:
     z = codebook.project(activations(18))
-    result = codebook.detect(z, IDS[:18], "user")
+    result = codebook.detect(z, passage(), "user")
     assert result.places == ((0, 4), (4, 8), (8, 12), (12, 16), (16, 18))
     assert ((result.scores >= 0) & (result.scores <= 1)).all()
     blocks = np.stack([z[start:end].mean(axis=0) for start, end in result.places])
-    windows, likely = codebook.head.logits(blocks, codebook.lexical.logits(IDS[:18]))
+    windows, likely = codebook.head.logits(blocks, codebook.lexical.logits(PASSAGE.wording(0, 18)))
     assert result.score == pytest.approx(sigmoid(windows[0]))
     assert result.scores.argmax() == likely[:, 0].argmax()
     assert result.shifted(100).places[0] == (100, 104)
-    scanned = codebook.scan_by_layer(iter(activations(18).items()), IDS[:18], early=False)
+    scanned = codebook.scan_by_layer(iter(activations(18).items()), passage(), early=False)
     assert scanned.places == result.places
     np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
     np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
@@ -110,8 +116,8 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
 def test_what_stands_around_a_paragraph_does_not_dilute_it(codebook: Codebook) -> None:
     def scanned(tokens: slice, *paragraphs: tuple[int, int]) -> DetectionResult:
         states = {layer: state[tokens] for layer, state in activations().items()}
-        ids = IDS[tokens]
-        return codebook.scan_by_layer(states.items(), ids, "user", paragraphs, early=False)
+        part = passage(*tokens.indices(20)[:2])
+        return codebook.scan_by_layer(states.items(), part, "user", paragraphs, early=False)
 
     whole = scanned(slice(20))
     alone = scanned(slice(8)), scanned(slice(8, 20))
@@ -136,11 +142,11 @@ def test_deeper_layers_are_asked_for_only_where_the_first_does_not_settle_it(
             asked.append(layer)
             yield layer, states
 
-    result = codebook.scan_by_layer(by_layer(), IDS[:18], "user")
+    result = codebook.scan_by_layer(by_layer(), passage(), "user")
     assert asked == read
     assert result.z.shape == (len(read), DIMENSIONS)
     assert len(codebook.score(result.z, "user")) == len(read) * DIMENSIONS
-    whole = codebook.scan_by_layer(by_layer(), IDS[:18], "user", early=False)
+    whole = codebook.scan_by_layer(by_layer(), passage(), "user", early=False)
     assert whole.z.shape == (LAYERS, DIMENSIONS)
     assert (result.scores.tolist() == whole.scores.tolist()) == (read == [1, 3])
 
@@ -150,7 +156,7 @@ def test_what_is_like_no_normal_text_is_not_settled(codebook: Codebook) -> None:
     early = replace(codebook.early, below={"user": 1.0, "tool": 1.0})
     regions = {r: replace(region, anomaly_limit=1e-9) for r, region in codebook.regions.items()}
     odd, usual = (
-        found.scan_by_layer(iter(activations(18).items()), IDS[:18], "user")
+        found.scan_by_layer(iter(activations(18).items()), passage(), "user")
         for found in (replace(codebook, early=early, regions=regions), codebook)
     )
     assert odd.z.shape == (LAYERS, DIMENSIONS)
@@ -191,7 +197,7 @@ def test_a_codebook_without_an_early_exit_reads_every_layer(
     write(replace(codebook, early=None), tmp_path)
     read = Codebook.load(tmp_path)
     assert read.early is None
-    result = read.scan_by_layer(iter(activations(18).items()), IDS[:18])
+    result = read.scan_by_layer(iter(activations(18).items()), passage())
     assert result.z.shape == (LAYERS, DIMENSIONS)
 
 

@@ -23,7 +23,7 @@ def examples(*texts: str) -> list[Example]:
 def test_there_are_the_windows_of_each_text_up_to_a_length(model: EmbeddedModel) -> None:
     shape = WindowShape(tokens=8, overlap=2)
     found = cut(model, examples("one two three " * 10, "", "four"), shape, 20)
-    assert [len(ids) for ids in found.ids] == [8, 8, 8, 1]
+    assert [len(wording.ids) for wording in found.wordings] == [8, 8, 8, 1]
     assert found.blocks.shape == (0, 2)
 
 
@@ -33,10 +33,13 @@ def test_the_paragraphs_of_a_window_come_behind_all_windows(model: EmbeddedModel
         "Birds sing in the morning and at night.",
     )
     found = cut(model, examples("One.", f"{first}\n\n{second}"), SHAPE, 100)
-    assert len(found.ids) == 4
+    assert len(found.wordings) == 4
     assert found.window.tolist() == [1, 1]
-    text = found.ids[1]
-    for ids, (start, end) in zip(found.ids[2:], found.blocks, strict=True):
-        np.testing.assert_array_equal(ids, text[start * 4 : end * 4])
+    text = found.wordings[1].ids
+    for wording, (start, end) in zip(found.wordings[2:], found.blocks, strict=True):
+        np.testing.assert_array_equal(wording.ids, text[start * 4 : end * 4])
+    assert found.wordings[1].text == f"{first}\n\n{second}"
+    assert found.wordings[2].text.startswith(first)
+    assert found.wordings[3].text.endswith(second)
     assert found.blocks[0, 0] == 0
     assert found.blocks[1, 1] == -(-len(text) // 4)

@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from alknet_firewall.codebook.lexical import BUCKETS
+from alknet_firewall.codebook.lexical import BUCKETS, Wording
 from alknet_firewall.training.lexical import fit_lexical, lexical_logits, read_buckets
 
-TEXTS = [[1, 2, 3], [4, 5, 6, 3], [7, 5, 8], [9, 5, 10, 3, 11]]
+TEXTS = [
+    Wording([1, 2, 3], "the one"),
+    Wording([4, 5, 6, 3], "that only"),
+    Wording([7, 5, 8], "a"),
+    Wording([9, 5, 10, 3, 11], ""),
+]
 
 
 def test_it_tells_apart_what_it_was_fitted_to() -> None:
@@ -17,7 +22,8 @@ def test_it_tells_apart_what_it_was_fitted_to() -> None:
     np.testing.assert_allclose(table.logits(TEXTS[0]), logits[0], atol=1e-4)
 
 
-def test_there_is_a_row_for_each_window() -> None:
-    x = read_buckets(TEXTS[:3])
-    assert x.shape == (3, BUCKETS)
-    np.testing.assert_allclose(x.power(2).sum(axis=1), 1, atol=1e-5)
+def test_there_is_a_row_for_each_wording_and_both_kinds_count_the_same() -> None:
+    x = read_buckets(TEXTS[:2])
+    assert x.shape == (2, 2 * BUCKETS)
+    for kind in (x[:, :BUCKETS], x[:, BUCKETS:]):
+        np.testing.assert_allclose(kind.power(2).sum(axis=1), 1, atol=1e-5)

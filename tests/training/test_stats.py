@@ -51,3 +51,22 @@ def test_kinds_count_the_same_and_sources_within_a_kind() -> None:
     kinds = np.array(["chat", "chat", "chat", "code"])
     sources = np.array(["a", "a", "b", "a"])
     assert stats.equal_kind_weights(kinds, sources).tolist() == [0.125, 0.125, 0.25, 0.5]
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=30).map(np.array), st.floats(1e-3, 1.0))
+def test_no_weight_is_above_the_cap_and_the_rest_keep_their_proportions(
+    weights: np.ndarray, most: float
+) -> None:
+    found = stats.capped(weights, most)
+    assert found.sum() == pytest.approx(1)
+    assert found.max() <= max(most, 1 / len(weights)) * (1 + 1e-9)
+    free = found < found.max() * (1 - 1e-9)
+    ratios = found[free] / weights[free]
+    np.testing.assert_allclose(ratios, ratios[:1].repeat(len(ratios)))
+
+
+def test_one_text_of_a_rare_kind_does_not_set_a_threshold() -> None:
+    scores = np.append(np.linspace(0, 0.5, 1000), 0.9)
+    weights = np.append(np.full(1000, 0.0005), 0.5)
+    assert stats.threshold_at(scores, weights, 0.02) >= 0.9
+    assert stats.threshold_at(scores, stats.capped(weights, 0.002), 0.02) < 0.5

@@ -17,7 +17,7 @@ from ..model.protocol import Activations, LayerStates, ModelIdentity
 from . import detection
 from .detection import EarlyExit, Region, View, WindowShape
 from .head import ROLES, SequenceHead
-from .lexical import LexicalTable
+from .lexical import LexicalTable, Passage
 from .projection import pool_blocks, project, project_layer
 from .results import DetectionResult
 
@@ -104,18 +104,18 @@ class Codebook:
         """How rare `z` (layers, dimensions) is under normal text, rarest first."""
         return detection.score(z, self.regions[role], self.layers, top)
 
-    def detect(self, z: Array, ids: Sequence[int], role: Role = "user") -> DetectionResult:
+    def detect(self, z: Array, passage: Passage, role: Role = "user") -> DetectionResult:
         """Score every place of one window; z is `(tokens, layers, dimensions)`, and
-        `ids` are its tokens."""
+        `passage` what stands there."""
         means, sizes = pool_blocks(z, self.windows.block)
         by_layer = [*np.moveaxis(means, -2, 0)]
         odd = self._odd(by_layer[0], sizes, role)
-        return self._detect(by_layer, sizes, self._views(ids, ()), self.head, role, odd)
+        return self._detect(by_layer, sizes, self._views(passage, ()), self.head, role, odd)
 
     def scan_by_layer(
         self,
         states: Iterable[LayerStates],
-        ids: Sequence[int],
+        passage: Passage,
         role: Role = "user",
         paragraphs: Sequence[tuple[int, int]] = (),
         *,
@@ -128,7 +128,7 @@ class Codebook:
         is off, no more than the first layer is asked for where that shows plainly harmless
         text.
         """
-        views = self._views(ids, paragraphs)
+        views = self._views(passage, paragraphs)
         z: list[Array] = []
         for layer, state in states:
             if layer not in self.layers:
@@ -143,12 +143,12 @@ class Codebook:
                         return found
         return self._detect(z, sizes, views, self.head, role, odd)
 
-    def _views(self, ids: Sequence[int], paragraphs: Sequence[tuple[int, int]]) -> list[View]:
+    def _views(self, passage: Passage, paragraphs: Sequence[tuple[int, int]]) -> list[View]:
         block = self.windows.block
-        ranges = [(0, -(-len(ids) // block)), *paragraphs]
+        ranges = [(0, -(-len(passage.ids) // block)), *paragraphs]
         return [
-            View(first, last, self.lexical.logits(ids[first * block : last * block]))
-            for first, last in ranges
+            View(*ends, self.lexical.logits(passage.wording(ends[0] * block, ends[1] * block)))
+            for ends in ranges
         ]
 
     def _odd(self, z: Array, sizes: NDArray[np.intp], role: Role) -> NDArray[np.bool_]:

@@ -41,7 +41,7 @@ BASIS, REGIONS, SPLINES, CONFIG = (
     "splines.json",
     "config.json",
 )
-FORMAT = 5
+FORMAT = 6
 
 Array = NDArray[np.float32]
 _T = TypeVar("_T")
@@ -114,7 +114,7 @@ def read(path: Path) -> Codebook:
         mean=basis.take("mean", (layers, hidden)),
         head=_head(regions, "head", layers * dimensions),
         early=_early(regions, config, path / CONFIG),
-        lexical=LexicalTable(regions.take("lexical.weights", (BUCKETS, len(ROLES)))),
+        lexical=LexicalTable(regions.take("lexical.weights", (2 * BUCKETS, len(ROLES)))),
         regions=MappingProxyType(_regions(regions, path, config)),
         thresholds=MappingProxyType(config.thresholds),
         provenance=MappingProxyType(config.provenance),

@@ -141,7 +141,7 @@ def prepare(
     )
     cuts = cut(model, chosen, options.windows, options.max_tokens)
     sequences = read_sequences(chunks, basis).with_parts(cuts.window, cuts.blocks)
-    words = read_buckets(cuts.ids)
+    words = read_buckets(cuts.wordings)
     targets = Targets.of(sequences, rows)
     return Task(sequences, words, rows, targets, basis.scale, options.head, options.seed), basis
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from string import punctuation
 from typing import Any
 
 from .data_loader import Example
@@ -36,6 +37,7 @@ _LEGIBLE = ("homoglyphs", "spaced letters", "hyphenated letters", "leetspeak", "
 _BREAK = re.compile(r"(?<=[.!?;,>}\]])\s+|\n+")
 _WORD = re.compile(r"\w+|[^\w\s]+")
 _GAPS = (" ", " ", "\n", "\n\n")
+_LONGEST_WORD = 14  # a line of a language without gaps is more than one
 _KNOWN = 3  # texts that hold a word, for it to be one that a tokenizer knows
 
 Phrases = Sequence[str]
@@ -46,15 +48,15 @@ _Origins = Sequence[Example | str]
 class ComposeOptions:
     """How many texts of each kind are made."""
 
-    poisoned: int = 8_500
+    poisoned: int = 8_000
     """Documents with an injection."""
     mixed: int = 4_000
     """Documents with a harmless foreign sentence."""
-    hidden: int = 8_000
+    hidden: int = 7_500
     """User texts with an attack somewhere in them."""
     overriding: int = 2_500
     """User texts that take over a conversation by one of the phrases for documents."""
-    joined: int = 3_500
+    joined: int = 3_000
     """User texts made of two harmless ones."""
     requests: int = 3_500
     """Ordinary requests that stand alone where a tool's answer should."""
@@ -133,7 +135,7 @@ class _Stock:
     attacks: list[Example]
     long_attacks: list[Example]
     vocabulary: list[str]
-    """Every word in Latin letters that several texts hold, once."""
+    """Every word that several texts hold, once."""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> _Stock:
@@ -152,7 +154,9 @@ class _Stock:
 
 
 def _vocabulary(examples: Sequence[Example]) -> list[str]:
-    texts = Counter(word for e in examples for word in set(_words(e.text)) if word.isascii())
+    texts = Counter(
+        word for e in examples for word in set(_words(e.text)) if len(word) <= _LONGEST_WORD
+    )
     return sorted(word for word, count in texts.items() if count >= _KNOWN)
 
 
@@ -401,7 +405,7 @@ def _noise(rng: random.Random, stock: _Stock) -> str:
     """Scraps with more or fewer rare words, parts of words, signs, gaps and places where
     the search has left what it started from."""
     rare, cut = rng.choice([0.0, 0.5, 1.0, 1.0]), rng.choice([0.1, 0.5])
-    signs, left = rng.choice([0.0, 0.05, 0.1, 0.3]), rng.choice([0.0, 0.0, 0.1, 0.3])
+    signs, left = rng.choice([0.0, 0.1, 0.3, 0.5]), rng.choice([0.0, 0.0, 0.1, 0.3])
     gaps = rng.choice([("  ", "\n"), (" ", " ", " ", ""), (" ", ""), (" ",), (" ",)])
     start = rng.choice(["!", "x", "*", "?", "a"])
     scraps = (
@@ -432,7 +436,7 @@ _SIGNS = (
 
 
 def _scrap(rng: random.Random, stock: _Stock, rare: float, cut: float, signs: float) -> str:
-    """A word or a part of one, as a tokenizer cuts it, and a sign or none.
+    """A word or a part of one, as a tokenizer cuts it, and signs or none.
 
     The rare ones are drawn from the vocabulary, as gradient search draws: most words in it
     are rare. The others come from texts of all kinds, where few are.
@@ -443,7 +447,18 @@ def _scrap(rng: random.Random, stock: _Stock, rare: float, cut: float, signs: fl
         word = rng.choice([word[:at], word[at:], word[at:].capitalize()])
     elif rng.random() < 0.1:
         word = rng.choice([word.upper(), word.capitalize()])
-    return word + (rng.choice(_SIGNS) if rng.random() < signs else "")
+    if rng.random() >= signs:
+        return word
+    return rng.choice(["{word}{signs}", "{signs}{word}", "{signs}"]).format(
+        word=word, signs=_signs(rng)
+    )
+
+
+def _signs(rng: random.Random) -> str:
+    """Signs that code is full of, or some that stand together nowhere."""
+    if rng.random() < 0.5:
+        return rng.choice(_SIGNS)
+    return "".join(rng.choices(punctuation, k=rng.randint(1, 4)))
 
 
 def _word(rng: random.Random, stock: _Stock) -> str:
@@ -502,6 +517,10 @@ _WHOLE = tuple(
         "diverted_tasks",
         "planted_in_data",
         "plain_mixed",
+        "turns_english",
+        "turns_german",
+        "turns_languages",
+        "data_with_orders",
     )
 )
 

@@ -52,6 +52,7 @@ SETTLED_AT_MOST = 0.2
 """No window of a higher early score is settled: the deeper layers also rank those texts
 better that no threshold catches."""
 
+_DECIDING = 10  # texts; one of a small source of a rare kind would else set a threshold
 GROUPS = 5  # more hold out less at a time, and take longer
 _DRAWN = 8  # batches drawn together and sorted by length, so that little is padded
 
@@ -314,12 +315,14 @@ def _of_role(rows: Rows, role: Role, logits: NDArray[np.float64]) -> Thresholds:
     """Scores that the shares of `RATES` of normal texts exceed.
 
     Every kind of text counts the same, and in it every source: most collections
-    hold ordinary requests, and a threshold is needed for those that are not.
+    hold ordinary requests, and a threshold is needed for those that are not. But no
+    text counts so much that fewer than `_DECIDING` could set a threshold.
     """
     normal = (rows.role == role) & ~rows.composed & ~rows.attack
     weights = stats.equal_kind_weights(rows.kind[normal], rows.source[normal])
+    scores = np.asarray(sigmoid(logits[normal]), np.float64)
     suspicious, dangerous = (
-        stats.threshold_at(np.asarray(sigmoid(logits[normal]), np.float64), weights, rate)
+        stats.threshold_at(scores, stats.capped(weights, rate / _DECIDING), rate)
         for rate in RATES[role]
     )
     return Thresholds(suspicious, dangerous)

@@ -1,4 +1,4 @@
-"""Fitting the weights of token n-grams."""
+"""Fitting the weights of n-grams, of tokens and of characters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import fmin_l_bfgs_b
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from ..codebook.head import sigmoid
-from ..codebook.lexical import BUCKETS, LexicalTable, buckets
+from ..codebook.lexical import (
+    BUCKETS,
+    LexicalTable,
+    Wording,
+    spelling_buckets,
+    token_buckets,
+)
 
 __all__ = ["fit_lexical", "lexical_logits", "read_buckets"]
 
@@ -20,10 +26,17 @@ _RIDGE = 3e-6
 _ITERATIONS = 60
 
 
-def read_buckets(windows: Iterable[Sequence[int]]) -> csr_array:
-    """What `LexicalTable` sees of each window's tokens, `(windows, BUCKETS)`; a row of n
-    buckets holds 1 / sqrt(n) in each."""
-    rows = [buckets(ids) for ids in windows]
+def read_buckets(wordings: Iterable[Wording]) -> csr_array:
+    """What `LexicalTable` sees of each wording, `(wordings, 2 * BUCKETS)`: of n buckets of a
+    kind each holds 1 / sqrt(n)."""
+    tokens, spelling = [], []
+    for wording in wordings:
+        tokens.append(token_buckets(wording.ids).astype(np.int32))
+        spelling.append(spelling_buckets(wording.text).astype(np.int32))
+    return csr_array(hstack([_even(tokens), _even(spelling)], format="csr"))
+
+
+def _even(rows: Sequence[NDArray[np.int32]]) -> csr_array:
     sizes = np.array([len(row) for row in rows])
     values = np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
     edges = np.concatenate([[0], np.cumsum(sizes)])

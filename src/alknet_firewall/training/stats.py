@@ -11,6 +11,7 @@ from ..codebook.profiles import DirectionProfile
 
 __all__ = [
     "auc",
+    "capped",
     "cohen_d",
     "equal_kind_weights",
     "equal_source_weights",
@@ -93,6 +94,20 @@ def equal_kind_weights(kinds: NDArray[np.str_], sources: NDArray[np.str_]) -> Ar
         mine = kinds == kind
         weights[mine] = equal_source_weights(sources[mine], np.ones(int(mine.sum()), dtype=bool))
     return np.asarray(weights / max(weights.sum(), 1))
+
+
+def capped(weights: Array, most: float) -> Array:
+    """Weights that sum to 1 with none above `most`, or all equal where that is not possible;
+    those below keep their proportions."""
+    found = weights / weights.sum()
+    if most * len(found) <= 1:
+        return np.full(len(found), 1 / len(found))
+    full = np.zeros(len(found), dtype=bool)
+    while (found[~full] > most).any():
+        full |= found > most
+        found = np.where(full, most, found)
+        found[~full] *= (1 - most * full.sum()) / found[~full].sum()
+    return np.asarray(found)
 
 
 def auc(scores: Array, labels: NDArray[np.bool_], weights: Array) -> float:
