@@ -58,7 +58,7 @@ def measured(threads: int, lengths: Sequence[int], rounds: int) -> list[dict[str
     """Two rows for each length, in this process: as shipped, and reading every layer."""
     config = FirewallConfig(threads=threads)
     book = Codebook.bundled()
-    model = EmbeddedModel(book.layers, threads=threads)
+    model = EmbeddedModel(book.reads, threads=threads)
     ways = [replace(config, early_exit=early) for early in (True, False)]
     screeners = [Firewall(way, model=model, codebook=book) for way in ways]
     cases = [(length, screener) for length in lengths for screener in screeners]

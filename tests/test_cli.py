@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from alknet_firewall import Codebook, EmbeddedModel
 from alknet_firewall.cli import main
 
 QUESTION = "What is a good recipe for tomato soup?"
@@ -125,8 +126,9 @@ def test_inspect_shows_the_binding_and_the_provenance() -> None:
     assert facts["provenance"]["files"]
 
 
-def test_download_prepares_the_weights() -> None:
-    assert "ready:" in run("download").output
+def test_download_prepares_the_graphs_that_screening_loads() -> None:
+    folder = EmbeddedModel(Codebook.bundled().reads).prepare()
+    assert run("download").output.strip() == f"ready: {folder}"
 
 
 def test_evaluate_prints_and_writes_its_figures(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_a_missing_codebook_is_named(tmp_path: Path) -> None:
 
 def test_a_given_codebook_and_model_are_used() -> None:
     codebook = Codebook.bundled()
-    given_both = Firewall(model=EmbeddedModel(codebook.layers), codebook=codebook)
+    given_both = Firewall(model=EmbeddedModel(codebook.reads), codebook=codebook)
     assert given_both.screen(QUESTION).level is AlarmLevel.CLEAR
     assert given_both.codebook is codebook
 

@@ -74,6 +74,8 @@ class Variant:
     """Attacks on users teach the tool role."""
     words: bool = True
     """N-grams count beside the head."""
+    surprisal: bool = True
+    """What follows from nothing counts."""
     spelling: bool = True
     """N-grams of characters count beside those of tokens."""
     states: bool = True
@@ -95,6 +97,7 @@ VARIANTS = [
     Variant("no disguises", texts=without("disguised", "evading")),
     Variant("hidden states only", words=False),
     Variant("words only", states=False),
+    Variant("no surprisal", surprisal=False),
     Variant("no spelling", spelling=False),
     Variant("words only, no spelling", spelling=False, states=False),
     Variant("user attacks teach user only", shared=False),
@@ -115,6 +118,7 @@ def changed(task: Task, variant: Variant, shape: tuple[int, int]) -> Task:
     return replace(
         task,
         sequences=replace(sequences, x=x),
+        surprise=task.surprise * variant.surprisal,
         words=csr_array(task.words * (seen_words(variant) * variant.words)),
         targets=replace(targets, counts=counts),
     )
@@ -173,7 +177,8 @@ def main() -> None:
     options = CompileOptions(head=HeadOptions(held_out_steps=arguments.steps))
     model = open_model(None, None, FirewallConfig())
     examples, _ = chosen_examples(arguments.data, options)
-    task, basis = prepare(model, examples, Rows.of(examples), options, arguments.cache)
+    prepared = prepare(model, examples, Rows.of(examples), options, arguments.cache)
+    task, basis = prepared.task, prepared.basis
     results: list[dict[str, Any]] = []
     words = held_out_words(task)
     for variant in VARIANTS:

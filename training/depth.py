@@ -74,7 +74,7 @@ def main() -> None:
     chosen, _ = chosen_examples(arguments.data, options)
     users = (example for example in chosen if example.role == "user" and not example.composed)
     examples = sample(users, arguments.rows, options.seed)
-    task, _ = prepare(model, examples, Rows.of(examples), options, arguments.cache)
+    task = prepare(model, examples, Rows.of(examples), options, arguments.cache).task
     words = held_out_words(task)
     results: list[dict[str, Any]] = []
     for layers in choices:

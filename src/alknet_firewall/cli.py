@@ -201,7 +201,7 @@ def download(config_path: Path | None) -> None:
     config = _load(config_path).firewall
     codebook = _codebook(config, None)
     model = EmbeddedModel(
-        codebook.layers,
+        codebook.reads,
         cache_dir=config.cache_dir,
         local_files_only=config.local_files_only,
         progress=True,
@@ -452,7 +452,7 @@ def _detector(config: FirewallConfig, path: Path | None) -> tuple[Codebook, Dete
     from .training.compiler import open_model
 
     codebook = _codebook(config, path)
-    return codebook, open_model(None, codebook.layers, config)
+    return codebook, open_model(None, codebook.reads, config)
 
 
 def _layers(value: str | None) -> tuple[int, ...] | None:

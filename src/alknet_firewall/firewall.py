@@ -144,7 +144,7 @@ class Firewall:
 
     def _embedded(self, codebook: Codebook) -> EmbeddedModel:
         return EmbeddedModel(
-            codebook.layers,
+            codebook.reads,
             precision=self._config.precision,
             threads=self._config.threads,
             cache_dir=self._config.cache_dir,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from alknet_firewall.codebook.head import HeadMember, SequenceHead, stacked
 from alknet_firewall.codebook.lexical import BUCKETS, LexicalTable
 from alknet_firewall.codebook.profiles import DirectionProfile
 from alknet_firewall.codebook.splines import fit_splines
+from alknet_firewall.codebook.surprisal import Surprisal
 from alknet_firewall.config import Thresholds
 from alknet_firewall.model.protocol import ModelIdentity
 from alknet_firewall.training.heads import HeadOptions, initial
@@ -32,6 +35,13 @@ def make_region(rng: np.random.Generator) -> Region:
     )
 
 
+def make_surprisal(rng: np.random.Generator, rank: int = 2) -> Surprisal:
+    """Nothing reaches its limit."""
+    shapes = ((HIDDEN, rank), (rank,), (HIDDEN, rank), (rank,), (1,), (1,), (2,), (2,))
+    arrays = ((rng.standard_normal(shape) / 3).astype(np.float32) for shape in shapes)
+    return replace(Surprisal(*arrays), limit=np.full(2, 100, np.float32))
+
+
 def make_head(rng: np.random.Generator, inputs: int = LAYERS * DIMENSIONS) -> SequenceHead:
     options = HeadOptions(units=UNITS, queries=2, hidden=3)
     members = [HeadMember(**initial(rng, inputs, options)) for _ in range(2)]
@@ -49,6 +59,7 @@ def codebook() -> Codebook:
         windows=WindowShape(tokens=32, overlap=8, block=4, run=2),
         basis=rng.standard_normal((LAYERS, DIMENSIONS, HIDDEN)).astype(np.float32),
         mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
+        surprisal=make_surprisal(rng),
         head=make_head(rng),
         early=EarlyExit(make_head(rng, DIMENSIONS), {"user": 0.3, "tool": 0.2}),
         lexical=LexicalTable(rng.standard_normal((2 * BUCKETS, 2)).astype(np.float32)),

@@ -15,6 +15,7 @@ from alknet_firewall.codebook.detection import Region, WindowShape, anomalous, a
 from alknet_firewall.codebook.files import _sha256, write
 from alknet_firewall.codebook.head import sigmoid
 from alknet_firewall.codebook.lexical import Passage
+from alknet_firewall.codebook.surprisal import surprise_along
 from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
 
 from ..conftest import StartHub
@@ -40,7 +41,12 @@ def passage(start: int = 0, end: int = 18) -> Passage:
 
 def activations(tokens: int = 20) -> dict[int, np.ndarray]:
     rng = np.random.default_rng(5)
-    return {n: rng.standard_normal((tokens, HIDDEN)).astype(np.float32) for n in (1, 3)}
+    return {n: rng.standard_normal((tokens, HIDDEN)).astype(np.float32) for n in (1, 3, 0)}
+
+
+def by_layer(tokens: int = 18) -> Iterator[tuple[int, np.ndarray]]:
+    """As a model gives them: the embedding first."""
+    return iter(sorted(activations(tokens).items()))
 
 
 def test_it_survives_being_written_and_read(codebook: Codebook, folder: Path) -> None:
@@ -49,7 +55,8 @@ def test_it_survives_being_written_and_read(codebook: Codebook, folder: Path) ->
     assert z.shape == (20, LAYERS, DIMENSIONS)
     np.testing.assert_array_equal(read.project(activations()), z)
     np.testing.assert_array_equal(
-        read.detect(z, PASSAGE, "tool").scores, codebook.detect(z, PASSAGE, "tool").scores
+        read.detect(activations(), PASSAGE, "tool").scores,
+        codebook.detect(activations(), PASSAGE, "tool").scores,
     )
     assert read.score(z[0]) == codebook.score(z[0])
     assert read.thresholds == codebook.thresholds
@@ -81,6 +88,7 @@ def test_nothing_in_it_can_be_changed(folder: Path) -> None:
     for array in (
         codebook.basis,
         codebook.mean,
+        codebook.surprisal.token_weight,
         region.profile.scale,
         codebook.head.scale,
         codebook.lexical.weights,
@@ -99,25 +107,22 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     codebook: Codebook,
 ) -> None:
     z = codebook.project(activations(18))
-    result = codebook.detect(z, passage(), "user")
+    result = codebook.detect(activations(18), passage(), "user")
     assert result.places == ((0, 4), (4, 8), (8, 12), (12, 16), (16, 18))
     assert ((result.scores >= 0) & (result.scores <= 1)).all()
     blocks = np.stack([z[start:end].mean(axis=0) for start, end in result.places])
-    windows, likely = codebook.head.logits(blocks, codebook.lexical.logits(PASSAGE.wording(0, 18)))
+    words = codebook.lexical.logits(PASSAGE.wording(0, 18))
+    windows, likely = codebook.head.logits(blocks, words)
     assert result.score == pytest.approx(sigmoid(windows[0]))
     assert result.scores.argmax() == likely[:, 0].argmax()
     assert result.shifted(100).places[0] == (100, 104)
-    scanned = codebook.scan_by_layer(iter(activations(18).items()), passage(), early=False)
-    assert scanned.places == result.places
-    np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
-    np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
 
 
 def test_what_stands_around_a_paragraph_does_not_dilute_it(codebook: Codebook) -> None:
     def scanned(tokens: slice, *paragraphs: tuple[int, int]) -> DetectionResult:
-        states = {layer: state[tokens] for layer, state in activations().items()}
+        states = ((layer, state[tokens]) for layer, state in by_layer(20))
         part = passage(*tokens.indices(20)[:2])
-        return codebook.scan_by_layer(states.items(), part, "user", paragraphs, early=False)
+        return codebook.scan_by_layer(states, part, "user", paragraphs, early=False)
 
     whole = scanned(slice(20))
     alone = scanned(slice(8)), scanned(slice(8, 20))
@@ -129,7 +134,7 @@ def test_what_stands_around_a_paragraph_does_not_dilute_it(codebook: Codebook) -
     np.testing.assert_allclose(found.z, worst.z, atol=1e-5)
 
 
-@pytest.mark.parametrize(("below", "read"), [(1.0, [1]), (0.0, [1, 3])])
+@pytest.mark.parametrize(("below", "read"), [(1.0, [0, 1]), (0.0, [0, 1, 3])])
 def test_deeper_layers_are_asked_for_only_where_the_first_does_not_settle_it(
     codebook: Codebook, below: float, read: list[int]
 ) -> None:
@@ -137,18 +142,19 @@ def test_deeper_layers_are_asked_for_only_where_the_first_does_not_settle_it(
     codebook = replace(codebook, early=replace(codebook.early, below={"user": below, "tool": 0.0}))
     asked = []
 
-    def by_layer() -> Iterator[tuple[int, np.ndarray]]:
-        for layer, states in activations(18).items():
+    def watched() -> Iterator[tuple[int, np.ndarray]]:
+        for layer, states in by_layer():
             asked.append(layer)
             yield layer, states
 
-    result = codebook.scan_by_layer(by_layer(), passage(), "user")
+    result = codebook.scan_by_layer(watched(), passage(), "user")
     assert asked == read
-    assert result.z.shape == (len(read), DIMENSIONS)
-    assert len(codebook.score(result.z, "user")) == len(read) * DIMENSIONS
+    layers = len(read) - 1
+    assert result.z.shape == (layers, DIMENSIONS)
+    assert len(codebook.score(result.z, "user")) == layers * DIMENSIONS
     whole = codebook.scan_by_layer(by_layer(), passage(), "user", early=False)
     assert whole.z.shape == (LAYERS, DIMENSIONS)
-    assert (result.scores.tolist() == whole.scores.tolist()) == (read == [1, 3])
+    assert (result.scores.tolist() == whole.scores.tolist()) == (layers == LAYERS)
 
 
 def test_what_is_like_no_normal_text_is_not_settled(codebook: Codebook) -> None:
@@ -156,12 +162,30 @@ def test_what_is_like_no_normal_text_is_not_settled(codebook: Codebook) -> None:
     early = replace(codebook.early, below={"user": 1.0, "tool": 1.0})
     regions = {r: replace(region, anomaly_limit=1e-9) for r, region in codebook.regions.items()}
     odd, usual = (
-        found.scan_by_layer(iter(activations(18).items()), passage(), "user")
+        found.scan_by_layer(by_layer(), passage(), "user")
         for found in (replace(codebook, early=early, regions=regions), codebook)
     )
     assert odd.z.shape == (LAYERS, DIMENSIONS)
     assert odd.odd.all()
     assert not usual.odd.any()
+
+
+def test_what_follows_from_nothing_adds_to_the_score(codebook: Codebook) -> None:
+    states, part = activations(40), replace(PASSAGE, ids=list(range(40)), offsets=[])
+    surprised = codebook.surprisal.of_tokens(states[0], states[1])
+    along = surprise_along(surprised.reshape(10, 4).mean(axis=1), np.full(10, 4))
+
+    def score(below: float, slope: float) -> float:
+        limit = np.full(2, along.max() - below, np.float32)
+        changed = replace(codebook.surprisal, limit=limit, slope=np.full(2, slope, np.float32))
+        return replace(codebook, surprisal=changed).detect(states, part).score
+
+    def log_odds(score: float) -> float:
+        return float(np.log(score / (1 - score)))
+
+    assert score(1.0, 0.0) == score(-1.0, 9.0)
+    added = log_odds(score(0.5, 3.0)) - log_odds(score(0.5, 0.0))
+    assert added == pytest.approx(1.5, abs=1e-3)
 
 
 SHAPE = WindowShape(tokens=64, overlap=8, block=4, run=2)
@@ -197,7 +221,7 @@ def test_a_codebook_without_an_early_exit_reads_every_layer(
     write(replace(codebook, early=None), tmp_path)
     read = Codebook.load(tmp_path)
     assert read.early is None
-    result = read.scan_by_layer(iter(activations(18).items()), passage())
+    result = read.scan_by_layer(by_layer(), passage())
     assert result.z.shape == (LAYERS, DIMENSIONS)
 
 
@@ -218,13 +242,15 @@ def test_signals_are_tail_probabilities_rarest_first(seed: int) -> None:
 
 
 def test_another_model_is_refused(codebook: Codebook) -> None:
-    codebook.check_model(codebook.identity, [1, 2, 3])
+    codebook.check_model(codebook.identity, [0, 1, 2, 3])
     with pytest.raises(CodebookMismatchError, match="weights_sha256"):
-        codebook.check_model(replace(codebook.identity, weights_sha256="cd" * 32), [1, 3])
+        codebook.check_model(replace(codebook.identity, weights_sha256="cd" * 32), [0, 1, 3])
     with pytest.raises(CodebookMismatchError, match="embedded-fp32"):
-        codebook.check_model(replace(codebook.identity, engine="embedded-fp32"), [1, 3])
+        codebook.check_model(replace(codebook.identity, engine="embedded-fp32"), [0, 1, 3])
     with pytest.raises(CodebookMismatchError, match="extraction_layers"):
-        codebook.check_model(codebook.identity, [1, 2])
+        codebook.check_model(codebook.identity, [0, 1, 2])
+    with pytest.raises(CodebookMismatchError, match=r"extraction_layers=\[0, 1, 3\]"):
+        codebook.check_model(codebook.identity, [1, 3])
 
 
 def edit_json(path: Path, change: Edit) -> None:
@@ -271,6 +297,8 @@ def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
         ("basis.safetensors", _set("mean", np.zeros((2, 7), np.float32)), "shape"),
         ("basis.safetensors", _set("mean", np.zeros((2, 8))), "float64"),
         ("basis.safetensors", _set("mean", np.full((2, 8), np.nan, np.float32)), "not finite"),
+        ("basis.safetensors", lambda t: t.pop("surprisal.offset"), "surprisal.offset"),
+        ("basis.safetensors", _set("surprisal.token_bias", np.ones(9, np.float32)), "shape"),
         ("regions.safetensors", lambda t: t.pop("tool.centroids"), "tool.centroids"),
         ("regions.safetensors", _set("user.scale", np.zeros((2, 3), np.float32)), "above 0"),
         ("regions.safetensors", _set("head.hidden_bias", np.ones((2, 1, 9), np.float32)), "shape"),
@@ -289,6 +317,8 @@ def _spline(field: str, index: tuple[int, ...], value: float) -> Edit:
         ("splines.json", lambda s: s.pop("tool"), "no splines"),
         ("config.json", _set("format", 99), "format"),
         ("config.json", _set("layers", "1,3"), "layers"),
+        ("config.json", _set("layers", [0, 3]), "layers"),
+        ("config.json", _set("layers", [3, 1]), "layers"),
         ("config.json", lambda c: c.pop("engine"), "engine"),
         ("config.json", lambda c: c["thresholds"].pop("tool"), "thresholds"),
         ("config.json", lambda c: c["settled_below"].pop("tool"), "settled_below"),

@@ -73,7 +73,7 @@ def test_alarm_levels_are_those_of_the_reference(
     reference_alarms: list[Alarm], precision: Precision
 ) -> None:
     codebook = Codebook.bundled()
-    alarms = _alarms(EmbeddedModel(codebook.layers, precision=precision, threads=1), codebook)
+    alarms = _alarms(EmbeddedModel(codebook.reads, precision=precision, threads=1), codebook)
     pairs = list(zip(alarms, reference_alarms, strict=True))
     equal = sum(ours.level == theirs.level for ours, theirs in pairs)
     apart = [abs(ours.score - theirs.score) for ours, theirs in pairs]
@@ -87,7 +87,7 @@ def reference_alarms(prepared: PreparedWeights) -> list[Alarm]:
     torch = pytest.importorskip("torch", reason="needs the torch extra")
     torch.set_num_threads(1)  # more of them wait for each other on short texts
     codebook = Codebook.bundled()
-    model = HFDetectorModel(str(prepared.folder), extraction_layers=codebook.layers)
+    model = HFDetectorModel(str(prepared.folder), extraction_layers=codebook.reads)
     alarms = _alarms(model, codebook)
     assert len({alarm.level for alarm in alarms}) > 1, "these texts compare nothing"
     return alarms

@@ -10,18 +10,20 @@ import pytest
 
 from alknet_firewall import Codebook, EmbeddedModel, Firewall, FirewallConfig
 from alknet_firewall.codebook.detection import WindowShape
-from alknet_firewall.errors import DataError
+from alknet_firewall.errors import DataError, UnsupportedModelError
 from alknet_firewall.training.compiler import CompileOptions, build
 from alknet_firewall.training.compose import ComposeOptions
 from alknet_firewall.training.evaluate import EvaluateOptions, evaluate
 from alknet_firewall.training.heads import HeadOptions
 from alknet_firewall.training.sequences import SHARED, Rows, Sequences, Targets
 from alknet_firewall.training.summary import table
+from alknet_firewall.training.surprisal import SurprisalOptions
 
 LAYERS = (1, 2)
 QUICK = CompileOptions(
     n_dimensions=12,
     composed=replace(ComposeOptions.none(), poisoned=30, mixed=10),
+    surprisal=SurprisalOptions(steps=50, rank=8, batch=128),
     head=HeadOptions(
         members=2,
         units=8,
@@ -61,7 +63,7 @@ def write_data(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compile")
-    build(write_data(folder / "data"), folder / "codebook", EmbeddedModel(LAYERS), QUICK)
+    build(write_data(folder / "data"), folder / "codebook", EmbeddedModel((0, *LAYERS)), QUICK)
     return folder
 
 
@@ -69,7 +71,7 @@ def test_compiling_again_gives_identical_files_however_many_work_at_it(
     compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    build(compiled / "data", compiled / "again", EmbeddedModel(LAYERS), QUICK)
+    build(compiled / "data", compiled / "again", EmbeddedModel((0, *LAYERS)), QUICK)
     names = sorted(path.name for path in (compiled / "codebook").iterdir())
     assert names == ["basis.safetensors", "config.json", "regions.safetensors", "splines.json"]
     for name in names:
@@ -78,7 +80,7 @@ def test_compiling_again_gives_identical_files_however_many_work_at_it(
 
 
 def test_activations_are_taken_from_the_cache(compiled: Path) -> None:
-    model, cache = EmbeddedModel(LAYERS), compiled / "cache"
+    model, cache = EmbeddedModel((0, *LAYERS)), compiled / "cache"
     build(compiled / "data", compiled / "filling", model, QUICK, cache=cache)
     (stored,) = cache.iterdir()
     build(compiled / "data", compiled / "cached", model, QUICK, cache=cache)
@@ -89,8 +91,14 @@ def test_activations_are_taken_from_the_cache(compiled: Path) -> None:
             assert file.read_bytes() == (compiled / name / file.name).read_bytes()
 
 
+def test_a_model_without_the_embedding_is_refused(compiled: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"extraction_layers=\[0, 1, 2\]"):
+        build(compiled / "data", compiled / "none", EmbeddedModel(LAYERS), QUICK)
+
+
 def test_another_seed_gives_another_classifier(compiled: Path) -> None:
-    build(compiled / "data", compiled / "other", EmbeddedModel(LAYERS), replace(QUICK, seed=1))
+    model, options = EmbeddedModel((0, *LAYERS)), replace(QUICK, seed=1)
+    build(compiled / "data", compiled / "other", model, options)
     first, other = Codebook.load(compiled / "codebook"), Codebook.load(compiled / "other")
     assert not np.array_equal(first.head.members.embed_weight, other.head.members.embed_weight)
 
@@ -122,7 +130,7 @@ def test_a_class_that_is_missing_is_named(tmp_path: Path) -> None:
     row = {"text": "hello", "label": "benign", "kind": "benign_instruction", "role": "user"}
     (tmp_path / "only.jsonl").write_text(f"{json.dumps(row)}\n" * 20, encoding="utf-8")
     with pytest.raises(DataError, match="attack rows of role 'user'"):
-        build(tmp_path, tmp_path / "out", EmbeddedModel(LAYERS), QUICK)
+        build(tmp_path, tmp_path / "out", EmbeddedModel((0, *LAYERS)), QUICK)
 
 
 def sequences(injected: list[int], example: list[int]) -> Sequences:

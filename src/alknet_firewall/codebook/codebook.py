@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .head import ROLES, SequenceHead
 from .lexical import LexicalTable, Passage
 from .projection import pool_blocks, project, project_layer
 from .results import DetectionResult
+from .surprisal import Surprisal, peak, surprise_along
 
 __all__ = ["Codebook"]
 
@@ -30,7 +32,7 @@ _BUNDLED = Path(__file__).parent.parent / "data" / "codebook"
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """A basis, heads, n-gram weights, and for each role a region and thresholds.
+    """A basis, surprisal, heads, n-gram weights, and for each role a region and thresholds.
 
     Nothing in it can change. `basis` is `(layers, dimensions, hidden)` and `mean`
     `(layers, hidden)`, float32. The same codebook and the same hidden states give the same scores.
@@ -41,6 +43,7 @@ class Codebook:
     windows: WindowShape
     basis: Array
     mean: Array
+    surprisal: Surprisal
     head: SequenceHead
     early: EarlyExit | None
     lexical: LexicalTable
@@ -76,6 +79,11 @@ class Codebook:
             fetch(repo_id, revision, cache_dir=cache_dir, local_files_only=local_files_only)
         )
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The layers that a model must give: the embedding, too."""
+        return (0, *self.layers)
+
     def check_model(self, identity: ModelIdentity, layers: Sequence[int]) -> None:
         """Raise `CodebookMismatchError` unless compiled with exactly this model."""
         for field in ("weights_sha256", "engine"):
@@ -86,11 +94,10 @@ class Codebook:
                     f"the model has {theirs} ({identity.model_id}): use the model it was compiled "
                     "for, or compile a codebook for this one with `alknet-firewall compile`"
                 )
-        missing = sorted(set(self.layers) - set(layers))
-        if missing:
+        if not set(self.reads) <= set(layers):
             raise CodebookMismatchError(
-                f"the codebook reads layers {list(self.layers)} and the model gives only "
-                f"{list(layers)}: construct the model with extraction_layers={list(self.layers)}"
+                f"the codebook reads layers {list(self.reads)} and the model gives only "
+                f"{list(layers)}: construct the model with extraction_layers={list(self.reads)}"
             )
 
     def project(self, activations: Activations) -> Array:
@@ -104,13 +111,13 @@ class Codebook:
         """How rare `z` (layers, dimensions) is under normal text, rarest first."""
         return detection.score(z, self.regions[role], self.layers, top)
 
-    def detect(self, z: Array, passage: Passage, role: Role = "user") -> DetectionResult:
-        """Score every place of one window; z is `(tokens, layers, dimensions)`, and
-        `passage` what stands there."""
-        means, sizes = pool_blocks(z, self.windows.block)
-        by_layer = [*np.moveaxis(means, -2, 0)]
-        odd = self._odd(by_layer[0], sizes, role)
-        return self._detect(by_layer, sizes, self._views(passage, ()), self.head, role, odd)
+    def detect(
+        self, activations: Activations, passage: Passage, role: Role = "user"
+    ) -> DetectionResult:
+        """Score every place of one window; the hidden states are `(tokens, hidden)` for each
+        layer that the codebook `reads`, and `passage` is what stands there."""
+        states = ((layer, activations[layer]) for layer in self.reads)
+        return self.scan_by_layer(states, passage, role, early=False)
 
     def scan_by_layer(
         self,
@@ -128,31 +135,36 @@ class Codebook:
         is off, no more than the first layer is asked for where that shows plainly harmless
         text.
         """
-        views = self._views(passage, paragraphs)
-        z: list[Array] = []
-        for layer, state in states:
-            if layer not in self.layers:
-                continue
-            means, sizes = pool_blocks(state, self.windows.block)
+        wanted = ((layer, state) for layer, state in states if layer in self.reads)
+        (_, embedded), (_, first) = islice(wanted, 2)
+        means, sizes = pool_blocks(first, self.windows.block)
+        z = [project_layer(means, self.basis[0], self.mean[0])]
+        views = self._views(passage, paragraphs, self._surprise(embedded, first))
+        odd = detection.anomalous(z[0], sizes, self.regions[role], self.windows)
+        if early and self.early and not odd.any():
+            found = self._detect(z, sizes, views, self.early.head, role, odd)
+            if found.score < self.early.below[role]:
+                return found
+        for _, state in wanted:
+            means = pool_blocks(state, self.windows.block)[0]
             z.append(project_layer(means, self.basis[len(z)], self.mean[len(z)]))
-            if len(z) == 1:
-                odd = self._odd(z[0], sizes, role)
-                if early and self.early and not odd.any():
-                    found = self._detect(z, sizes, views, self.early.head, role, odd)
-                    if found.score < self.early.below[role]:
-                        return found
         return self._detect(z, sizes, views, self.head, role, odd)
 
-    def _views(self, passage: Passage, paragraphs: Sequence[tuple[int, int]]) -> list[View]:
-        block = self.windows.block
-        ranges = [(0, -(-len(passage.ids) // block)), *paragraphs]
-        return [
-            View(*ends, self.lexical.logits(passage.wording(ends[0] * block, ends[1] * block)))
-            for ends in ranges
-        ]
+    def _surprise(self, embedded: Array, states: Array) -> Array:
+        """How much surprises around each block, `(blocks,)`."""
+        surprisal = self.surprisal.of_tokens(embedded, states)
+        return surprise_along(*pool_blocks(surprisal, self.windows.block))
 
-    def _odd(self, z: Array, sizes: NDArray[np.intp], role: Role) -> NDArray[np.bool_]:
-        return detection.anomalous(z, sizes, self.regions[role], self.windows)
+    def _views(
+        self, passage: Passage, paragraphs: Sequence[tuple[int, int]], surprise: Array
+    ) -> list[View]:
+        block = self.windows.block
+        ranges = [(0, len(surprise)), *paragraphs]
+        peaks = np.array([peak(surprise[first:last]) for first, last in ranges])
+        added = self.surprisal.log_odds(peaks)
+        wordings = (passage.wording(first * block, last * block) for first, last in ranges)
+        words = map(self.lexical.logits, wordings)
+        return [View(*ends, *odds) for ends, *odds in zip(ranges, words, added, strict=True)]
 
     def _detect(
         self,

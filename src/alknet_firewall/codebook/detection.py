@@ -73,11 +73,13 @@ class Region:
 @dataclass(frozen=True, slots=True)
 class View:
     """Blocks `[first, last)` of a window that are judged together: all of it, or one of its
-    paragraphs. `words` are the log-odds of their n-grams, `(roles,)`."""
+    paragraphs. `words` are the log-odds of their n-grams, `(roles,)`, and `surprise` those
+    of what does not follow from anything, `(roles,)`."""
 
     first: int
     last: int
     words: NDArray[np.float64]
+    surprise: NDArray[np.float64]
 
 
 def detect(
@@ -121,7 +123,8 @@ def _judged(
 ) -> tuple[float, NDArray[np.float64]]:
     """The score of a view, and how likely each of its blocks is a part of an attack."""
     windows, blocks = head.logits(z[view.first : view.last], view.words)
-    return float(sigmoid(windows[role])), np.asarray(sigmoid(blocks[:, role]), np.float64)
+    score = float(sigmoid(windows[role] + view.surprise[role]))
+    return score, np.asarray(sigmoid(blocks[:, role]), np.float64)
 
 
 def anomaly(

@@ -1,6 +1,6 @@
 """The four files of a codebook: reading with every check, and writing.
 
-    basis.safetensors    basis_vectors, mean
+    basis.safetensors    basis_vectors, mean; surprisal
     regions.safetensors  per role: profile arrays; the heads'; n-gram weights
     splines.json         per role: knots, coefficients, tail_decay
     config.json          model binding, windows, thresholds, provenance
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar, get_args
@@ -32,6 +33,7 @@ from .head import ROLES, WIDTH, HeadMember, SequenceHead
 from .lexical import BUCKETS, LexicalTable
 from .profiles import DirectionProfile
 from .splines import SplineTable
+from .surprisal import Surprisal
 
 __all__ = ["fetch", "read", "write"]
 
@@ -41,7 +43,7 @@ BASIS, REGIONS, SPLINES, CONFIG = (
     "splines.json",
     "config.json",
 )
-FORMAT = 6
+FORMAT = 7
 
 Array = NDArray[np.float32]
 _T = TypeVar("_T")
@@ -94,6 +96,8 @@ def read(path: Path) -> Codebook:
     _check(format_ == FORMAT, path / CONFIG, f"its format is {format_} and not {FORMAT}")
     config = _parse(path / CONFIG, CodebookConfig)
     _check(set(config.thresholds) == set(get_args(Role)), path / CONFIG, "a role has no thresholds")
+    ascending = all(lower < upper for lower, upper in pairwise((0, *config.layers)))
+    _check(ascending, path / CONFIG, "layers are not numbers above 0 in their order")
     shape = config.windows
     _check(
         0 <= shape.overlap < shape.tokens and shape.block > 0 and shape.run > 0,
@@ -112,6 +116,7 @@ def read(path: Path) -> Codebook:
         windows=config.windows,
         basis=basis.take("basis_vectors", (layers, dimensions, hidden)),
         mean=basis.take("mean", (layers, hidden)),
+        surprisal=_surprisal(basis, hidden),
         head=_head(regions, "head", layers * dimensions),
         early=_early(regions, config, path / CONFIG),
         lexical=LexicalTable(regions.take("lexical.weights", (2 * BUCKETS, len(ROLES)))),
@@ -127,6 +132,8 @@ def write(codebook: Codebook, path: Path) -> None:
 
     path.mkdir(parents=True, exist_ok=True)
     basis = {"basis_vectors": codebook.basis, "mean": codebook.mean}
+    parts = fields(Surprisal)
+    basis |= {f"surprisal.{part.name}": getattr(codebook.surprisal, part.name) for part in parts}
     # `save_file` would write them for the owner alone, and others may run what one compiled.
     (path / BASIS).write_bytes(save(_contiguous(basis)))
     (path / REGIONS).write_bytes(save(_contiguous(_region_tensors(codebook))))
@@ -232,6 +239,24 @@ def _early(tensors: _Tensors, config: CodebookConfig, path: Path) -> EarlyExit |
     )
     _check(sound, path, "settled_below does not have a score up to SUSPICIOUS for each role")
     return EarlyExit(_head(tensors, "early", config.n_dimensions), MappingProxyType(below))
+
+
+def _surprisal(tensors: _Tensors, hidden: int) -> Surprisal:
+    def take(name: str, *shape: int | None) -> Array:
+        return tensors.take(f"surprisal.{name}", shape)
+
+    before = take("before_weight", hidden, None)
+    rank = before.shape[1]
+    return Surprisal(
+        before_weight=before,
+        before_bias=take("before_bias", rank),
+        token_weight=take("token_weight", hidden, rank),
+        token_bias=take("token_bias", rank),
+        offset=take("offset", 1),
+        typical=take("typical", 1),
+        limit=take("limit", len(ROLES)),
+        slope=take("slope", len(ROLES)),
+    )
 
 
 def _head(tensors: _Tensors, prefix: str, inputs: int) -> SequenceHead:

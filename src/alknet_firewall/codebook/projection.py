@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["pool_blocks", "product", "project", "project_layer", "roll"]
+__all__ = ["Sizes", "pool_blocks", "product", "project", "project_layer", "roll"]
 
-_FEW_ROWS = 64  # more come from training, where threads are welcome
+_FEW_ROWS = 256  # more come from training, where threads are welcome
 _SMALL_PRODUCT = 600_000  # multiplications that OpenBLAS does on one thread
 
 Array = NDArray[np.float32]

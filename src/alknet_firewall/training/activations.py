@@ -19,12 +19,22 @@ from tqdm import tqdm
 
 from ..codebook.detection import WindowShape
 from ..codebook.projection import pool_blocks
+from ..codebook.surprisal import Surprisal
 from ..firewall import readable
 from ..model.protocol import DetectorModel, Encoding
 from ..windows import window_bounds
 from .data_loader import Example
 
-__all__ = ["LONGEST", "Blocks", "Chunk", "Places", "extract", "read_chunk", "read_places"]
+__all__ = [
+    "LONGEST",
+    "Blocks",
+    "Chunk",
+    "Places",
+    "extract",
+    "read_chunk",
+    "read_layers",
+    "read_places",
+]
 
 LONGEST = 448
 """Tokens of a training text that are read, two windows; screening has no such limit."""
@@ -37,13 +47,15 @@ class Places:
     """Where each block of tokens of each text comes from, in order.
 
     `tokens` is how many tokens it has, `injected` how many of them lie in the
-    known injection; `example` and `window` number the text and its window.
+    known injection; `example` and `window` number the text and its window, and
+    `surprisal` is the mean over its tokens.
     """
 
     tokens: NDArray[np.int32]
     injected: NDArray[np.int32]
     example: NDArray[np.int32]
     window: NDArray[np.int32]
+    surprisal: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +82,9 @@ def extract(
     shape: WindowShape,
     max_tokens: int,
     cache: Path,
+    surprisal: Surprisal,
 ) -> list[Chunk]:
-    """Run the model over the first `max_tokens` of every text.
+    """Run the model, which gives layer 0 too, over the first `max_tokens` of every text.
 
     The same examples give the same arrays: texts are run one window at a time,
     so that no text's numbers depend on its neighbours. Finished chunks are
@@ -84,12 +97,18 @@ def extract(
     with tqdm(desc="extracting activations", unit="text", total=len(examples)) as bar:
         for start in range(0, len(examples), _CHUNK):
             texts = examples[start : start + _CHUNK]
-            chunk = Chunk(cache / _key(model, texts, shape, max_tokens), start)
+            chunk = Chunk(cache / _key(model, texts, shape, max_tokens, surprisal), start)
             if not _is_whole(chunk):
-                _store(_run(model, texts, shape, max_tokens, bar), chunk.path)
+                _store(_run(model, texts, shape, max_tokens, surprisal, bar), chunk.path)
             chunks.append(chunk)
             bar.update(start + len(texts) - bar.n)
     return chunks
+
+
+def read_layers(model: DetectorModel) -> list[int]:
+    """The layers whose states are kept: those that the model gives but for the embedding,
+    which only surprisal reads."""
+    return [layer for layer in model.extraction_layers if layer]
 
 
 def read_chunk(chunk: Chunk) -> Blocks:
@@ -110,10 +129,11 @@ def _run(
     examples: Sequence[Example],
     shape: WindowShape,
     max_tokens: int,
+    surprisal: Surprisal,
     bar: tqdm[NoReturn],
 ) -> Blocks:
     def run(numbered: tuple[int, Example]) -> Blocks:
-        blocks = _blocks_of(model, *numbered, shape, max_tokens)
+        blocks = _blocks_of(model, *numbered, shape, max_tokens, surprisal)
         bar.update()
         return blocks
 
@@ -128,7 +148,11 @@ def _run(
 
 
 def _key(
-    model: DetectorModel, examples: Sequence[Example], shape: WindowShape, max_tokens: int
+    model: DetectorModel,
+    examples: Sequence[Example],
+    shape: WindowShape,
+    max_tokens: int,
+    surprisal: Surprisal,
 ) -> str:
     """A file name that changes with anything the activations depend on."""
     inputs = (
@@ -136,6 +160,7 @@ def _key(
         model.extraction_layers,
         (shape.tokens, shape.overlap, shape.block),
         max_tokens,
+        [hashlib.sha256(array.tobytes()).hexdigest() for array in asdict(surprisal).values()],
         [(example.text, example.injection) for example in examples],
     )
     return f"{hashlib.sha256(json.dumps(inputs).encode()).hexdigest()}.safetensors"
@@ -156,15 +181,23 @@ def _store(blocks: Blocks, path: Path) -> None:
 
 
 def _blocks_of(
-    model: DetectorModel, index: int, example: Example, shape: WindowShape, max_tokens: int
+    model: DetectorModel,
+    index: int,
+    example: Example,
+    shape: WindowShape,
+    max_tokens: int,
+    surprisal: Surprisal,
 ) -> Blocks:
     encoding = model.encode(readable(example.text))
     inside = _inside_injection(example, encoding)
-    layers, hidden = len(model.extraction_layers), model.hidden_dim
-    states, tokens, injected, window = [np.zeros((0, layers, hidden), np.float16)], [0], [0], [0]
+    layers, hidden = len(read_layers(model)), model.hidden_dim
+    states, surprised = [np.zeros((0, layers, hidden), np.float16)], [np.zeros(0, np.float32)]
+    tokens, injected, window = [0], [0], [0]
     bounds = window_bounds(min(len(encoding.ids), max_tokens), shape.tokens, shape.overlap)
     for number, (start, end) in enumerate(bounds):
-        states.append(_block_means(model, encoding.ids[start:end], shape.block))
+        means = _block_means(model, encoding.ids[start:end], shape.block, surprisal)
+        states.append(means[0])
+        surprised.append(means[1])
         for at in range(start, end, shape.block):
             tokens.append(min(shape.block, end - at))
             injected.append(int(inside[at : at + tokens[-1]].sum()))
@@ -174,14 +207,20 @@ def _blocks_of(
         injected=np.array(injected[1:], np.int32),
         example=np.full(len(tokens) - 1, index, np.int32),
         window=np.array(window[1:], np.int32),
+        surprisal=np.concatenate(surprised),
         states=np.concatenate(states),
     )
 
 
-def _block_means(model: DetectorModel, ids: Sequence[int], block: int) -> NDArray[np.float16]:
+def _block_means(
+    model: DetectorModel, ids: Sequence[int], block: int, surprisal: Surprisal
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """States `(blocks, layers, hidden)` and surprisal `(blocks,)`."""
     activations = model.infer([model.bos_id, *ids])
-    states = np.stack([activations[layer][1:] for layer in model.extraction_layers], axis=1)
-    return pool_blocks(states, block)[0].astype(np.float16)
+    layers = [activations[layer][1:] for layer in read_layers(model)]
+    states = pool_blocks(np.stack(layers, axis=1), block)[0].astype(np.float16)
+    surprised = surprisal.of_tokens(activations[0][1:], layers[0])
+    return states, pool_blocks(surprised, block)[0]
 
 
 def _inside_injection(example: Example, encoding: Encoding) -> NDArray[np.bool_]:

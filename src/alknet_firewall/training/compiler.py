@@ -25,11 +25,12 @@ from ..codebook import Codebook
 from ..codebook.detection import Region, WindowShape
 from ..codebook.files import write
 from ..codebook.splines import N_KNOTS, fit_splines
+from ..codebook.surprisal import Surprisal
 from ..config import FirewallConfig
-from ..errors import DataError
+from ..errors import DataError, UnsupportedModelError
 from ..model.embedded import DEFAULT_LAYERS, EmbeddedModel
 from ..model.protocol import DetectorModel
-from .activations import LONGEST, extract
+from .activations import LONGEST, extract, read_layers
 from .anomalies import anomaly_limit
 from .basis import Basis, fit_basis
 from .compose import ComposeOptions, compose
@@ -41,6 +42,7 @@ from .held_out import held_out_figures
 from .lexical import read_buckets
 from .sequences import Rows, Targets, read_sequences, run_means
 from .stats import fit_profile
+from .surprisal import SurprisalOptions, fit_surprisal, limited, read_peaks
 
 __all__ = ["CompileOptions", "build", "cache_folder", "chosen_examples", "open_model", "prepare"]
 
@@ -57,6 +59,7 @@ class CompileOptions:
     windows: WindowShape = field(default_factory=WindowShape)
     head: HeadOptions = field(default_factory=HeadOptions)
     svd_blocks: int = 60_000
+    surprisal: SurprisalOptions = field(default_factory=SurprisalOptions)
     seed: int = 0
 
 
@@ -64,7 +67,7 @@ def open_model(
     model_id: str | None, layers: tuple[int, ...] | None, config: FirewallConfig
 ) -> DetectorModel:
     """The embedded model, or the Hugging Face one named `ID@REVISION` or by its folder."""
-    layers = layers or DEFAULT_LAYERS
+    layers = (0, *(layers or DEFAULT_LAYERS))  # surprisal reads the embedding
     if model_id is None:
         return EmbeddedModel(
             layers,
@@ -105,14 +108,16 @@ def build(
     rows = Rows.of(chosen)
     _check_classes(rows, data)
     with cache_folder(cache) as folder:
-        task, basis = prepare(model, chosen, rows, options, folder)
+        prepared = prepare(model, chosen, rows, options, folder)
+    task, basis = prepared.task, prepared.basis
     fitted = fit(task, options.n_dimensions)
     codebook = Codebook(
         identity=model.identity,
-        layers=tuple(model.extraction_layers),
+        layers=tuple(read_layers(model)),
         windows=options.windows,
         basis=basis.vectors,
         mean=basis.mean,
+        surprisal=prepared.surprisal,
         head=fitted.head,
         early=fitted.early,
         lexical=fitted.lexical,
@@ -127,15 +132,33 @@ def build(
     return codebook
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What heads are trained from, and what hidden states are read with."""
+
+    task: Task
+    basis: Basis
+    surprisal: Surprisal
+
+
 def prepare(
     model: DetectorModel,
     chosen: Sequence[Example],
     rows: Rows,
     options: CompileOptions,
     cache: Path,
-) -> tuple[Task, Basis]:
-    """Texts to the sequences a head is trained from, and their basis."""
-    chunks = extract(model, chosen, options.windows, options.max_tokens, cache)
+) -> Prepared:
+    """Texts to the sequences a head is trained from. Raises `UnsupportedModelError` for a
+    model that does not give layer 0, the embedding."""
+    if 0 not in model.extraction_layers:
+        layers = [0, *model.extraction_layers]
+        raise UnsupportedModelError(
+            f"{model.model_id}: surprisal needs the embedding, which is layer 0: construct the "
+            f"model with extraction_layers={layers}"
+        )
+    model.load()
+    surprisal = fit_surprisal(model, chosen, options.surprisal, options.seed)
+    chunks = extract(model, chosen, options.windows, options.max_tokens, cache, surprisal)
     basis = fit_basis(
         chunks, ~rows.attack, options.n_dimensions, blocks=options.svd_blocks, seed=options.seed
     )
@@ -143,7 +166,11 @@ def prepare(
     sequences = read_sequences(chunks, basis).with_parts(cuts.window, cuts.blocks)
     words = read_buckets(cuts.wordings)
     targets = Targets.of(sequences, rows)
-    return Task(sequences, words, rows, targets, basis.scale, options.head, options.seed), basis
+    peaks = read_peaks(chunks, sequences)
+    surprisal = limited(surprisal, peaks, sequences, rows)
+    surprise = surprisal.log_odds(peaks)
+    task = Task(sequences, words, surprise, rows, targets, basis.scale, options.head, options.seed)
+    return Prepared(task, basis, surprisal)
 
 
 @contextmanager

@@ -63,6 +63,8 @@ class Task:
 
     sequences: Sequences
     words: csr_array
+    surprise: NDArray[np.float64]
+    """What surprisal adds to the log-odds of each window, `(windows, roles)`."""
     rows: Rows
     targets: Targets
     scale: Array
@@ -145,8 +147,8 @@ def held_out_logits(
 @dataclass(frozen=True, slots=True)
 class _Mixed:
     """How much a head and n-grams count, `slopes` `(roles, 2)` and `offsets` `(roles,)`,
-    and what the two say together of windows held out, `(windows, roles)`; -inf where
-    none was made for a window, since nothing of it can be held out."""
+    and what the two and surprisal say together of windows held out, `(windows, roles)`; -inf
+    where none was made for a window, since nothing of it can be held out."""
 
     slopes: NDArray[np.float64]
     offsets: NDArray[np.float64]
@@ -159,7 +161,7 @@ def _mixed(task: Task, words: NDArray[np.float64], heads: NDArray[np.float64]) -
     slopes, offsets = np.array([m[0] for m in mixtures]), np.array([m[1] for m in mixtures])
     made = np.isfinite(seen).all(axis=(1, 2))
     logits = np.full((len(seen), len(ROLES)), -np.inf)
-    logits[made] = (seen[made] * slopes.T).sum(axis=1) + offsets
+    logits[made] = (seen[made] * slopes.T).sum(axis=1) + offsets + task.surprise[made]
     return _Mixed(slopes, offsets, logits)
 
 

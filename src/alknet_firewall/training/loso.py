@@ -32,7 +32,7 @@ def leave_sources_out(
     examples, _ = chosen_examples(train, options)
     rows = Rows.of(examples)
     with cache_folder(cache) as folder:
-        task, _ = prepare(model, examples, rows, options, folder)
+        task = prepare(model, examples, rows, options, folder).task
     logits = held_out_logits(task)
     return {
         **held_out_figures(examples, logits),
