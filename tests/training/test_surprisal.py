@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 
 from alknet_firewall import EmbeddedModel
+from alknet_firewall.codebook.head import ROLES
 from alknet_firewall.codebook.surprisal import Surprisal
 from alknet_firewall.training.data_loader import Example
-from alknet_firewall.training.surprisal import SurprisalOptions, fit_surprisal, gradients
+from alknet_firewall.training.sequences import Rows, Sequences
+from alknet_firewall.training.surprisal import (
+    SLOPES,
+    SurprisalOptions,
+    fit_surprisal,
+    gradients,
+    limited,
+)
 
 QUICK = SurprisalOptions(steps=200, batch=256, rank=16, whitened=64)
 ORDINARY = (
@@ -89,3 +97,32 @@ def testgradients_are_those_of_finite_differences(which: int) -> None:
             moved[which][index] += step
             losses.append(loss(z, e, moved))
         assert gradient[index] == pytest.approx((losses[0] - losses[1]) / 2e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("longest", [-np.inf, 1.5])
+def test_the_limit_is_what_few_normal_texts_exceed_and_always_finite(longest: float) -> None:
+    count = 200
+    examples = [
+        Example(f"text {n}", "benign", "benign_chat", role, f"source {n % 2}")
+        for role in ROLES
+        for n in range(count)
+    ]
+    texts = np.arange(len(examples))
+    sequences = Sequences(
+        x=np.zeros((0, 1), np.float16),
+        tokens=np.ones(len(texts), np.int32),
+        injected=np.zeros(len(texts), np.int32),
+        start=texts,
+        end=texts + 1,
+        example=texts.astype(np.int32),
+        part=np.zeros(len(texts), dtype=bool),
+    )
+    peaks = np.full(len(texts), longest, np.float32)
+    peaks[: count // 2] -= np.float32(1)
+    rng = np.random.default_rng(0)
+    none = Surprisal(*(rng.random(2).astype(np.float32) for _ in range(8)))
+    found = limited(none, peaks, sequences, Rows.of(examples))
+    assert np.isfinite(found.limit).all()
+    exceed = found.log_odds(peaks)[:, 0] > 0
+    assert exceed.mean() <= 0.01
+    assert found.slope.tolist() == [SLOPES[role] for role in ROLES]

@@ -38,6 +38,7 @@ SLOPES: Mapping[Role, float] = {"user": 4.5, "tool": 0.0}
 
 Array = NDArray[np.float32]
 
+_NEVER = 8.0  # nats, which no peak reaches: where normal texts are too short to have one
 _CLIP = np.float32(8.0)  # standard deviations, of the inputs that it is trained on
 _LEAST_SPREAD = 1e-3  # of the main direction's
 _SHOWN = 100_000  # rows that a whitening is made from, and that are whitened at a time
@@ -102,7 +103,8 @@ def limited(
     for role in ROLES:
         normal = (rows.role == role) & ~rows.composed & ~rows.attack
         weights = stats.equal_source_weights(rows.source[normal], rows.attack[normal])
-        limits.append(stats.threshold_at(highest[normal], weights, RATE))
+        limit = stats.threshold_at(highest[normal], weights, RATE)
+        limits.append(limit if np.isfinite(limit) else _NEVER)
     slopes = [SLOPES[role] for role in ROLES]
     return replace(
         surprisal, limit=np.array(limits, np.float32), slope=np.array(slopes, np.float32)
