@@ -159,8 +159,7 @@ def judged(task: Task, words: NDArray[np.float64] | None) -> list[dict[str, Any]
         mine = (rows.role == role) & ~rows.composed
         attack, score = rows.attack[mine], logits[mine, column]
         weights = stats.equal_source_weights(rows.source[mine], attack)
-        threshold = stats.threshold_at(score[~attack], weights[~attack], FALSE_POSITIVES)
-        recall = stats.weighted_share_above(score[attack], weights[attack], threshold)
+        recall = stats.recall_at(score, attack, weights, FALSE_POSITIVES)
         area = stats.auc(score, attack, weights)
         found.append({"role": role, "auc": area, f"recall_at_{FALSE_POSITIVES}": recall})
     return found

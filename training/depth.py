@@ -47,11 +47,7 @@ def judged(task: Task, words: NDArray[np.float64]) -> dict[str, float]:
     weights = stats.equal_source_weights(rows.source, rows.attack)
     found = {"auc": stats.auc(score, rows.attack, weights)}
     for rate in FALSE_POSITIVES:
-        normal = ~rows.attack
-        threshold = stats.threshold_at(score[normal], weights[normal], rate)
-        found[f"recall_at_{rate}"] = stats.weighted_share_above(
-            score[rows.attack], weights[rows.attack], threshold
-        )
+        found[f"recall_at_{rate}"] = stats.recall_at(score, rows.attack, weights, rate)
     return found
 
 

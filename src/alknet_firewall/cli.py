@@ -452,7 +452,7 @@ def _detector(config: FirewallConfig, path: Path | None) -> tuple[Codebook, Dete
     from .training.compiler import open_model
 
     codebook = _codebook(config, path)
-    return codebook, open_model(None, codebook.reads, config)
+    return codebook, open_model(None, codebook.layers, config)
 
 
 def _layers(value: str | None) -> tuple[int, ...] | None:

@@ -59,7 +59,7 @@ def codebook() -> Codebook:
         windows=WindowShape(tokens=32, overlap=8, block=4, run=2),
         basis=rng.standard_normal((LAYERS, DIMENSIONS, HIDDEN)).astype(np.float32),
         mean=rng.standard_normal((LAYERS, HIDDEN)).astype(np.float32),
-        surprisal=make_surprisal(rng),
+        surprisal=make_surprisal(np.random.default_rng(1)),
         head=make_head(rng),
         early=EarlyExit(make_head(rng, DIMENSIONS), {"user": 0.3, "tool": 0.2}),
         lexical=LexicalTable(rng.standard_normal((2 * BUCKETS, 2)).astype(np.float32)),

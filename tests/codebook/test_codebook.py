@@ -114,8 +114,12 @@ def test_every_block_is_scored_and_the_window_has_the_score_of_its_worst(
     words = codebook.lexical.logits(PASSAGE.wording(0, 18))
     windows, likely = codebook.head.logits(blocks, words)
     assert result.score == pytest.approx(sigmoid(windows[0]))
-    assert result.scores[likely[:, 0].argmax()] == result.scores.max()
+    assert result.scores.argmax() == likely[:, 0].argmax()
     assert result.shifted(100).places[0] == (100, 104)
+    scanned = codebook.scan_by_layer(by_layer(), passage(), early=False)
+    assert scanned.places == result.places
+    np.testing.assert_allclose(scanned.scores, result.scores, atol=1e-5)
+    np.testing.assert_allclose(scanned.z, result.z, atol=1e-5)
 
 
 def test_what_stands_around_a_paragraph_does_not_dilute_it(codebook: Codebook) -> None:

@@ -144,6 +144,7 @@ def sequences(injected: list[int], example: list[int]) -> Sequences:
         end=np.arange(count) * 2 + 2,
         example=np.array(example, np.int32),
         part=np.zeros(count, dtype=bool),
+        surprisal=np.zeros(2 * count, np.float32),
     )
 
 

@@ -85,7 +85,7 @@ def loss(z: np.ndarray, e: np.ndarray, parameters: Sequence[np.ndarray]) -> floa
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def testgradients_are_those_of_finite_differences(which: int) -> None:
+def test_gradients_are_those_of_finite_differences(which: int) -> None:
     rng = np.random.default_rng(3)
     z, e = (rng.standard_normal((12, size)).astype(np.float32) for size in (5, 4))
     parameters = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (4, 3), (1,))]
@@ -116,6 +116,7 @@ def test_the_limit_is_what_few_normal_texts_exceed_and_always_finite(longest: fl
         end=texts + 1,
         example=texts.astype(np.int32),
         part=np.zeros(len(texts), dtype=bool),
+        surprisal=np.zeros(len(texts), np.float32),
     )
     peaks = np.full(len(texts), longest, np.float32)
     peaks[: count // 2] -= np.float32(1)

@@ -132,8 +132,7 @@ def write(codebook: Codebook, path: Path) -> None:
 
     path.mkdir(parents=True, exist_ok=True)
     basis = {"basis_vectors": codebook.basis, "mean": codebook.mean}
-    parts = fields(Surprisal)
-    basis |= {f"surprisal.{part.name}": getattr(codebook.surprisal, part.name) for part in parts}
+    basis |= _named("surprisal", codebook.surprisal)
     # `save_file` would write them for the owner alone, and others may run what one compiled.
     (path / BASIS).write_bytes(save(_contiguous(basis)))
     (path / REGIONS).write_bytes(save(_contiguous(_region_tensors(codebook))))
@@ -334,19 +333,18 @@ def _contiguous(tensors: dict[str, Array]) -> dict[str, Array]:
 
 
 def _region_tensors(codebook: Codebook) -> dict[str, Array]:
-    parts: dict[str, DirectionProfile | HeadMember] = {
-        role: region.profile for role, region in codebook.regions.items()
-    }
     tensors = {"lexical.weights": codebook.lexical.weights}
+    for role, region in codebook.regions.items():
+        tensors |= _named(role, region.profile)
     heads = {"head": codebook.head} | ({"early": codebook.early.head} if codebook.early else {})
     for name, head in heads.items():
         tensors |= {f"{name}.scale": head.scale, f"{name}.words": head.words}
-        parts[name] = head.members
-    return tensors | {
-        f"{name}.{field.name}": getattr(part, field.name)
-        for name, part in parts.items()
-        for field in fields(part)
-    }
+        tensors |= _named(name, head.members)
+    return tensors
+
+
+def _named(name: str, part: DirectionProfile | HeadMember | Surprisal) -> dict[str, Array]:
+    return {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
 
 
 def _spline_file(codebook: Codebook, role: Role) -> SplineFile:

@@ -42,7 +42,7 @@ from .held_out import held_out_figures
 from .lexical import read_buckets
 from .sequences import Rows, Targets, read_sequences, run_means
 from .stats import fit_profile
-from .surprisal import SurprisalOptions, fit_surprisal, limited, read_peaks
+from .surprisal import SurprisalOptions, fit_surprisal, limited, window_peaks
 
 __all__ = ["CompileOptions", "build", "cache_folder", "chosen_examples", "open_model", "prepare"]
 
@@ -166,7 +166,7 @@ def prepare(
     sequences = read_sequences(chunks, basis).with_parts(cuts.window, cuts.blocks)
     words = read_buckets(cuts.wordings)
     targets = Targets.of(sequences, rows)
-    peaks = read_peaks(chunks, sequences)
+    peaks = window_peaks(sequences)
     surprisal = limited(surprisal, peaks, sequences, rows)
     surprise = surprisal.log_odds(peaks)
     task = Task(sequences, words, surprise, rows, targets, basis.scale, options.head, options.seed)

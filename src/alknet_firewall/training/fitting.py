@@ -116,7 +116,7 @@ def fit(task: Task, first_inputs: int) -> Fitted:
     words = held_out_words(task, GROUPS)
     with workers() as pool:
         full, head = _trained(pool, task, words)
-        logits = _of_texts(task, full.logits)
+        logits = task.sequences.highest(full.logits, len(task.rows.attack))
         thresholds = _thresholds(task.rows, logits)
         fewer = task.first(first_inputs) if first_inputs < task.scale.size else None
         return Fitted(
@@ -141,7 +141,7 @@ def held_out_logits(
     words = held_out_words(task, groups) if words is None else words
     with workers() as pool:
         heads = _collected(task, _start_held_out_heads(pool, task, groups))
-    return _of_texts(task, _mixed(task, words, heads).logits)
+    return task.sequences.highest(_mixed(task, words, heads).logits, len(task.rows.attack))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +289,6 @@ def _mixture(task: Task, seen: NDArray[np.float64], role: int) -> tuple[NDArray[
     worst, text = worst[mine], text[mine]
     weights = stats.equal_source_weights(rows.source[text], rows.attack[text])
     return platt(seen[worst, :, role], rows.attack[text], weights)
-
-
-def _of_texts(task: Task, windows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The highest logit of each text's windows, `(texts, roles)`; -inf without a window."""
-    logits = np.full((len(task.rows.attack), len(ROLES)), -np.inf)
-    np.maximum.at(logits, task.sequences.example, windows)
-    return logits
 
 
 def judge(

@@ -77,6 +77,15 @@ class Sequences:
     end: NDArray[np.int64]
     example: NDArray[np.int32]
     part: Mask
+    surprisal: Array
+    """The mean of each block's tokens, `(blocks,)`."""
+
+    def highest(self, values: NDArray[np.floating], texts: int) -> NDArray[np.float64]:
+        """The highest of the values of each text's windows; `values` is `(windows, ...)`, and
+        the result `(texts, ...)`, -inf without a window."""
+        found = np.full((texts, *values.shape[1:]), -np.inf)
+        np.maximum.at(found, self.example, values)
+        return found
 
     def with_parts(self, windows: NDArray[np.int64], blocks: NDArray[np.int64]) -> Sequences:
         """The same with parts of windows behind them: the numbers of the `windows` `(parts,)`
@@ -194,6 +203,7 @@ def read_sequences(chunks: Sequence[Chunk], basis: Basis) -> Sequences:
         end=np.append(edges, len(example)),
         example=example[start],
         part=np.zeros(len(start), dtype=bool),
+        surprisal=np.concatenate([place.surprisal for place in places]),
     )
 
 

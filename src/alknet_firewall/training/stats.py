@@ -17,6 +17,7 @@ __all__ = [
     "equal_source_weights",
     "fit_profile",
     "pooled_std",
+    "recall_at",
     "silhouette",
     "threshold_at",
     "weighted_share_above",
@@ -131,6 +132,12 @@ def threshold_at(scores: Array, weights: Array, false_positives: float) -> float
     order = np.argsort(-scores, kind="stable")
     share = np.cumsum(weights[order])
     return float(scores[order][min(int(np.searchsorted(share, false_positives)), len(order) - 1)])
+
+
+def recall_at(scores: Array, attack: NDArray[np.bool_], weights: Array, rate: float) -> float:
+    """Share of the attacks above the score that `rate` of the normal texts exceed."""
+    threshold = threshold_at(scores[~attack], weights[~attack], rate)
+    return weighted_share_above(scores[attack], weights[attack], threshold)
 
 
 def weighted_share_above(scores: NDArray[Any], weights: Array, threshold: float) -> float:

@@ -22,13 +22,12 @@ from ..codebook.surprisal import Surprisal, peak, surprise_along
 from ..firewall import readable
 from ..model.protocol import DetectorModel, infer_by_layer
 from . import stats
-from .activations import Chunk, read_places
 from .data_loader import Example, sample
 from .memory import keep_freed
 from .sequences import Rows, Sequences
 from .workers import workers
 
-__all__ = ["SurprisalOptions", "fit_surprisal", "gradients", "limited", "read_peaks"]
+__all__ = ["SurprisalOptions", "fit_surprisal", "gradients", "limited", "window_peaks"]
 
 RATE = 0.01
 """Share of normal texts that surprise at all."""
@@ -97,8 +96,7 @@ def limited(
 ) -> Surprisal:
     """With the limit that `RATE` of each role's normal texts exceed, sources weighted
     equally, and its `SLOPES`; `peaks` are those of the windows."""
-    highest = np.full(len(rows.attack), -np.inf)
-    np.maximum.at(highest, sequences.example, peaks)
+    highest = sequences.highest(peaks, len(rows.attack))
     limits = []
     for role in ROLES:
         normal = (rows.role == role) & ~rows.composed & ~rows.attack
@@ -111,10 +109,9 @@ def limited(
     )
 
 
-def read_peaks(chunks: Sequence[Chunk], sequences: Sequences) -> NDArray[np.float32]:
+def window_peaks(sequences: Sequences) -> NDArray[np.float32]:
     """The `peak` of every window and paragraph, `(windows,)`."""
-    places = [read_places(chunk) for chunk in chunks]
-    means = np.concatenate([place.surprisal for place in places])
+    means = sequences.surprisal
     sizes, along = sequences.tokens.astype(np.intp), np.empty(len(means), np.float32)
     edges = list(zip(sequences.start, sequences.end, sequences.part, strict=True))
     for first, last, part in edges:
