@@ -138,6 +138,12 @@ ORDINARY = {
 }
 
 
+def test_signs_are_words_of_one_letter_among_leetspeak_only() -> None:
+    (_, read) = readings("! w4n7 y0u t0 b3 @ h4ck3r 4nd 1 w1ll n0t st0p!")
+    assert read.text == "i want you to be a hacker and i will not stop!"
+    assert len(readings("I have 4 cats and 1 dog ! and so on @ home")) == 1
+
+
 @pytest.mark.parametrize("name", DISGUISES)
 def test_a_disguise_is_undone(name: str) -> None:
     step, text = DISGUISES[name]

@@ -18,7 +18,7 @@ _LEET = {
     "@": "a", "$": "s", "!": "i", "+": "t",
 }  # fmt: skip
 _TOUCHING = re.compile(r"[A-Za-z](?=[0-9@$!+])|[0-9@$!+](?=[A-Za-z])")
-_LEET_WORD = re.compile(r"(?<![\w@$!+])[A-Za-z0-9@$!+]{2,20}+(?!\w)")
+_LEET_WORD = re.compile(r"(?<![\w@$!+])[A-Za-z0-9@$!+]{1,20}+(?!\w)")
 _ORDINAL = re.compile(r"\d*(?:1st|2nd|3rd|[04-9]th)", re.I)
 _CHOICES = 3  # signs with two meanings of which all combinations are tried
 
@@ -52,8 +52,8 @@ def _is_mixed(word: str) -> bool:
 
 
 def _unleet(match: re.Match[str]) -> Edit | None:
-    body = match[0].rstrip("!")  # an exclamation, more likely than an i
-    if not body or body.isalpha() or _ORDINAL.fullmatch(body):
+    body = match[0].rstrip("!") or match[0]  # an exclamation, more likely than an i
+    if body.isalpha() or _ORDINAL.fullmatch(body):
         return None
     lettered = any(map(str.isalpha, body))
     plain = _most_likely(body)
