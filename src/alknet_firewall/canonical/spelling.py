@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import product
 
 from .language import frequent_pairs, is_word, looks_written
@@ -24,6 +25,8 @@ _CHOICES = 3  # signs with two meanings of which all combinations are tried
 
 _CHANGE = re.compile("[a-z][A-Z]|[A-Z][A-Z][a-z]")
 _CAMEL = re.compile("[a-z]*(?:[A-Z]+[a-z]{2,})*[A-Z]*")
+_BEGINNING = re.compile(r"""(?:(?<=\S)[.!?]\s|\n)[\s"'(\[*#>-]*$""")
+_BEFORE = 8  # characters in which a sentence is seen to end
 _LATIN_WORD = re.compile(r"(?<![^\W\d_])[A-Za-z]{2,20}+(?![^\W\d_])")
 
 
@@ -32,7 +35,7 @@ def leetspeak(text: str) -> list[Edit]:
     if not _TOUCHING.search(text):
         return []
     edits = [edit for match in _LEET_WORD.finditer(text) if (edit := _unleet(match))]
-    return in_company(edits, _ENOUGH, _WITHIN)
+    return _begun(text, in_company(edits, _ENOUGH, _WITHIN))
 
 
 def mixed_case(text: str) -> list[Edit]:
@@ -44,7 +47,21 @@ def mixed_case(text: str) -> list[Edit]:
         for match in _LATIN_WORD.finditer(text)
         if not match[0].islower() and not match[0].istitle()
     ]
-    return in_company(edits, _ENOUGH, _WITHIN)
+    return _begun(text, in_company(edits, _ENOUGH, _WITHIN))
+
+
+def _begun(text: str, edits: Sequence[Edit]) -> list[Edit]:
+    """With the capitals that sentences begin with."""
+    return [
+        edit._replace(text=edit.text[0].upper() + edit.text[1:]) if _begins(text, edit) else edit
+        for edit in edits
+    ]
+
+
+def _begins(text: str, edit: Edit) -> bool:
+    first = max(0, edit.start - _BEFORE)
+    before = text[first : edit.start] if first else f"\n{text[: edit.start]}"
+    return bool(_BEGINNING.search(before))
 
 
 def _is_mixed(word: str) -> bool:
