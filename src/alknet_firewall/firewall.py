@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .alarm import Alarm, AlarmLevel, Role, Span
 from .canonical import Reading, readings
@@ -27,6 +30,8 @@ from .threads import thread_count
 from .windows import paragraph_blocks, paragraph_starts, window_bounds
 
 __all__ = ["Firewall", "readable"]
+
+Mask = NDArray[np.bool_]
 
 _SIGNALS = 8  # an alarm names the rarest directions, not all of them
 # Lone surrogates have no UTF-8 form; the rest has no token in SmolLM2's vocabulary.
@@ -80,12 +85,13 @@ class Firewall:
         encoding = self._encode(model, text)  # before anything else: it bounds the text
         limits = thresholds or self._config.thresholds.get(role) or codebook.thresholds[role]
         reader = self._reader(model, codebook, role, limits)
-        read = [_screened(reader, raw(text), encoding)]
-        if self._config.canonical:
-            for reading in readings(text)[1:]:
-                encoding = model.encode(readable(reading.text))
-                read.append(_screened(reader, reading, encoding))
+        others = readings(text)[1:] if self._config.canonical else []
         # A disguise is odd, and what it hides may be ordinary.
+        disguised = _disguised(encoding, others)
+        read = [_screened(reader, raw(text), _passage(text, encoding, disguised))]
+        for reading in others:
+            encoding = model.encode(readable(reading.text))
+            read.append(_screened(reader, reading, _passage(reading.text, encoding)))
         anomalous = self._config.anomaly and all(screened.odd for screened in read)
         return _alarm(codebook, role, read, limits, anomalous, started)
 
@@ -172,7 +178,7 @@ class _Screened:
     """One reading of a text, and what was found in each of its windows."""
 
     reading: Reading
-    encoding: Encoding
+    passage: Passage
     results: Sequence[DetectionResult]
 
     @property
@@ -203,8 +209,7 @@ class _Reader:
     ) -> DetectionResult:
         """What one window of the model found, places counted from the text's start;
         `starts` are its `paragraph_starts`."""
-        here = slice(*place)
-        window = replace(passage, ids=passage.ids[here], offsets=passage.offsets[here])
+        window = passage.part(*place)
         paragraphs = paragraph_blocks(starts, place, self.codebook.windows.block)
         states = infer_by_layer(self.model, [self.model.bos_id, *window.ids])
         # Position 0 is the BOS token: an attention sink, not text.
@@ -215,19 +220,34 @@ class _Reader:
         return found.shifted(place[0])
 
 
-def _screened(reader: _Reader, reading: Reading, encoding: Encoding) -> _Screened:
+def _passage(text: str, encoding: Encoding, disguised: Mask | None = None) -> Passage:
+    return Passage(encoding.ids, encoding.offsets, text, disguised)
+
+
+def _disguised(encoding: Encoding, others: Sequence[Reading]) -> Mask | None:
+    """Which tokens of the raw text the other readings have in plain, `(tokens,)`."""
+    if not others:
+        return None
+    starts, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+    found = np.zeros(len(starts), dtype=bool)
+    for reading in others:
+        first = np.searchsorted(ends, reading.starts[0], side="right")
+        found[first : np.searchsorted(starts, reading.ends[-1])] = True
+    return found
+
+
+def _screened(reader: _Reader, reading: Reading, passage: Passage) -> _Screened:
     """What each window found. Several are run side by side: one window keeps two
     cores only half busy."""
     shape = reader.codebook.windows
-    bounds = window_bounds(len(encoding.ids), shape.tokens, shape.overlap)
+    bounds = window_bounds(len(passage.ids), shape.tokens, shape.overlap)
     apart = reader.role in BY_PARAGRAPH
-    starts = paragraph_starts(reading.text, encoding.offsets) if apart else []
-    passage = Passage(encoding.ids, encoding.offsets, reading.text)
+    starts = paragraph_starts(passage.text, passage.offsets) if apart else []
     detect = partial(reader.detect, passage, starts)
     if len(bounds) < 2 or reader.threads < 2:
-        return _Screened(reading, encoding, [detect(place) for place in bounds])
+        return _Screened(reading, passage, [detect(place) for place in bounds])
     with ThreadPoolExecutor(max_workers=min(reader.threads, len(bounds))) as pool:
-        return _Screened(reading, encoding, list(pool.map(detect, bounds)))
+        return _Screened(reading, passage, list(pool.map(detect, bounds)))
 
 
 def _alarm(
@@ -250,7 +270,7 @@ def _alarm(
         spans=_spans(read, limits.suspicious, anomalous) if level else (),
         signals=tuple(codebook.score(worst.z, role, top=_SIGNALS)) if worst else (),
         windows=sum(len(screened.results) for screened in read),
-        tokens=len(first.encoding.ids),
+        tokens=len(first.passage.ids),
         elapsed=time.perf_counter() - started,
         reading=decisive.reading.name,
         settled=sum(_settled(screened, codebook) for screened in read),
@@ -288,7 +308,7 @@ def _places(
 ) -> Iterator[Span]:
     """Where in the original text the places are that reach the threshold, or are odd if
     those are wanted too."""
-    offsets = screened.encoding.offsets
+    offsets = screened.passage.offsets
     alarming = (result.scores >= threshold) | (result.odd & odd)
     for (first, last), score, wanted in zip(result.places, result.scores, alarming, strict=True):
         if wanted:

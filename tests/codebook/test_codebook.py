@@ -36,7 +36,7 @@ PASSAGE = Passage(list(range(100, 120)), [(at, at + 4) for at in range(0, 80, 4)
 
 
 def passage(start: int = 0, end: int = 18) -> Passage:
-    return replace(PASSAGE, ids=PASSAGE.ids[start:end], offsets=PASSAGE.offsets[start:end])
+    return PASSAGE.part(start, end)
 
 
 def activations(tokens: int = 20) -> dict[int, np.ndarray]:
@@ -190,6 +190,20 @@ def test_what_follows_from_nothing_adds_to_the_score(codebook: Codebook) -> None
     assert score(1.0, 0.0) == score(-1.0, 9.0)
     added = log_odds(score(0.5, 3.0)) - log_odds(score(0.5, 0.0))
     assert added == pytest.approx(1.5, abs=1e-3)
+
+
+def test_what_another_reading_has_in_plain_does_not_surprise(codebook: Codebook) -> None:
+    states, part = activations(40), replace(PASSAGE, ids=list(range(40)), offsets=[])
+
+    def score(slope: float, disguised: int) -> float:
+        """With the first tokens disguised."""
+        steep = replace(
+            codebook.surprisal, limit=np.zeros(2, "f4"), slope=np.full(2, slope, np.float32)
+        )
+        hidden = replace(part, disguised=np.arange(40) < disguised)
+        return replace(codebook, surprisal=steep).detect(states, hidden).score
+
+    assert score(9, 0) > score(9, 40) == score(0, 0)
 
 
 SHAPE = WindowShape(tokens=64, overlap=8, block=4, run=2)

@@ -139,7 +139,7 @@ class Codebook:
         (_, embedded), (_, first) = islice(wanted, 2)
         means, sizes = pool_blocks(first, self.windows.block)
         z = [project_layer(means, self.basis[0], self.mean[0])]
-        views = self._views(passage, paragraphs, self._surprise(embedded, first))
+        views = self._views(passage, paragraphs, self._surprise(embedded, first, passage))
         odd = detection.anomalous(z[0], sizes, self.regions[role], self.windows)
         if early and self.early and not odd.any():
             found = self._detect(z, sizes, views, self.early.head, role, odd)
@@ -150,9 +150,11 @@ class Codebook:
             z.append(project_layer(means, self.basis[len(z)], self.mean[len(z)]))
         return self._detect(z, sizes, views, self.head, role, odd)
 
-    def _surprise(self, embedded: Array, states: Array) -> Array:
+    def _surprise(self, embedded: Array, states: Array, passage: Passage) -> Array:
         """How much surprises around each block, `(blocks,)`."""
         surprisal = self.surprisal.of_tokens(embedded, states)
+        if passage.disguised is not None:
+            surprisal[passage.disguised] = 0
         return surprise_along(*pool_blocks(surprisal, self.windows.block))
 
     def _views(

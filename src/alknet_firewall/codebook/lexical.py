@@ -46,11 +46,22 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Tokens, the characters `[start, end)` of each, and the text that those are of."""
+    """Tokens, the characters `[start, end)` of each, and the text that those are of.
+
+    `disguised` `(tokens,)` says which of them another reading has in plain, if any: it is
+    there that they may surprise.
+    """
 
     ids: Sequence[int]
     offsets: Sequence[tuple[int, int]]
     text: str
+    disguised: NDArray[np.bool_] | None = None
+
+    def part(self, first: int, last: int) -> Passage:
+        """The tokens `[first, last)`."""
+        here = slice(first, last)
+        disguised = None if self.disguised is None else self.disguised[here]
+        return Passage(self.ids[here], self.offsets[here], self.text, disguised)
 
     def wording(self, first: int, last: int) -> Wording:
         """Of the tokens `[first, last)`; without characters where there are no offsets."""
