@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from alknet_firewall import AlarmLevel, Firewall, FirewallConfig, Role
+from alknet_firewall import Alarm, AlarmLevel, Firewall, FirewallConfig, Role
 from alknet_firewall.training import evasions
 
 ATTACKS = (
@@ -63,17 +63,21 @@ def rng(name: str) -> random.Random:
 
 
 def survive(firewall: Firewall, role: Role, texts: Sequence[str]) -> bool:
+    """`held` for texts that are not looked at any more."""
+    return held(firewall, role, firewall.screen_many((text, role) for text in texts))
+
+
+def held(firewall: Firewall, role: Role, alarms: Sequence[Alarm]) -> bool:
     """Whether the attacks, so written, are caught or score as they do plainly, all but one.
 
     A threshold lies where it lies and a disguise is random, so one may slip.
     """
-    held = 0
-    for text, attack in zip(texts, ATTACKS, strict=True):
-        alarm = firewall.screen(text, role)
-        held += alarm.level >= AlarmLevel.SUSPICIOUS or (
+    count = 0
+    for alarm, attack in zip(alarms, ATTACKS, strict=True):
+        count += alarm.level >= AlarmLevel.SUSPICIOUS or (
             alarm.score >= firewall.screen(attack, role).score - _MARGIN
         )
-    return held >= len(ATTACKS) - 1
+    return count >= len(ATTACKS) - 1
 
 
 @pytest.fixture(params=ROLES)
@@ -92,10 +96,10 @@ def test_a_disguised_attack_is_caught(firewall: Firewall, role: Role, name: str)
     disguise = evasions.DISGUISES[name]
     texts = [disguise(attack, rng(name)) for attack in ATTACKS]
     assert all(text != attack for text, attack in zip(texts, ATTACKS, strict=True))
-    assert survive(firewall, role, texts)
-    for text in texts:
-        spans = firewall.screen(text, role).spans
-        assert all(0 <= span.start < span.end <= len(text) for span in spans)
+    alarms = firewall.screen_many((text, role) for text in texts)
+    assert held(firewall, role, alarms)
+    for text, alarm in zip(texts, alarms, strict=True):
+        assert all(0 <= span.start < span.end <= len(text) for span in alarm.spans)
 
 
 @pytest.mark.parametrize("name", evasions.DISGUISES)
@@ -141,8 +145,8 @@ def test_an_attack_across_two_windows_is_caught(
 def test_harmless_text_stays_clear_whatever_is_undone(firewall: Firewall) -> None:
     """The reading without the disguise; the disguise itself may look odd."""
     for name, disguise in evasions.DISGUISES.items():
-        for question in QUESTIONS:
-            alarm = firewall.screen(disguise(question, rng(name)))
+        asked = [(disguise(question, rng(name)), ROLES[0]) for question in QUESTIONS]
+        for alarm in firewall.screen_many(asked):
             assert alarm.reading == "raw" or alarm.level is AlarmLevel.CLEAR, name
 
 
@@ -150,7 +154,8 @@ def test_harmless_text_stays_clear_whatever_is_undone(firewall: Firewall) -> Non
 def test_a_disguise_is_no_reason_to_alarm(firewall: Firewall, name: str) -> None:
     """Its tokens follow from nothing, but what they stand for does."""
     texts = [evasions.DISGUISES[name](text, rng(name)) for text in HARMLESS]
-    assert [firewall.screen(text).level for text in texts] == [AlarmLevel.CLEAR] * len(texts)
+    alarms = firewall.screen_many((text, "user") for text in texts)
+    assert [alarm.level for alarm in alarms] == [AlarmLevel.CLEAR] * len(texts)
 
 
 @pytest.mark.parametrize("between", ["", REPORT, REPORT * 4])

@@ -55,9 +55,8 @@ def test_few_texts_show_less_than_many(region: Region) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 1000), st.floats(-2, 2))
 def test_distances_are_bounded_and_agree_with_the_definition(
-    count: int, seed: int, move: float
+    region: Region, count: int, seed: int, move: float
 ) -> None:
-    region = Codebook.bundled().regions["user"]
     z = normal_places(region, count, seed) + np.float32(move)
     found = drift(z, count, region, LAYERS)
     grid = (np.arange(20_000) + 0.5) / 20_000

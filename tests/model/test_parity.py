@@ -96,4 +96,4 @@ def reference_alarms(prepared: PreparedWeights) -> list[Alarm]:
 def _alarms(model: DetectorModel, codebook: Codebook) -> list[Alarm]:
     bound: Any = _Bound(model, codebook.identity)
     firewall = Firewall(model=bound, codebook=codebook)
-    return [firewall.screen(text, role) for text, role in LEVEL_TEXTS]
+    return firewall.screen_many(LEVEL_TEXTS)

@@ -179,7 +179,7 @@ def test_traffic_that_is_like_no_normal_text_is_not_anomalous_where_it_is_normal
     tmp_path: Path,
 ) -> None:
     path, out = tmp_path / "strange.jsonl", tmp_path / "codebook"
-    strange = ["z " * (64 + n) for n in range(200)]
+    strange = [f"{'z ' * 64}{n}" for n in range(200)]
     path.write_text("\n".join(map(json.dumps, strange)))
     assert Firewall().screen(strange[0], "tool").anomalous
     assert calibrated(path, out, "--fpr", 0.1, "--regions").exit_code == 0

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 
-from alknet_firewall import Firewall
+from alknet_firewall import Alarm, Firewall, Role
 from alknet_firewall.training import evasions
 from alknet_firewall.training.data_loader import Example
 from alknet_firewall.training.robustness import measure
@@ -47,12 +48,27 @@ def test_only_attacks_that_were_caught_count(rows: list[dict[str, object]]) -> N
             assert row["false_positives_before"] == 0.0
 
 
-def test_the_same_seed_gives_the_same_rows(
-    firewall: Firewall, rows: list[dict[str, object]]
-) -> None:
+class Alarmed(Firewall):
+    """Alarms at once, and keeps what it was asked."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        super().__init__()
+        self.alarm, self.asked = alarm, list[tuple[str, Role]]()
+
+    def screen_many(self, items: Iterable[tuple[str, Role]]) -> list[Alarm]:
+        pairs = list(items)
+        self.asked += pairs
+        return [self.alarm] * len(pairs)
+
+
+def test_the_same_seed_asks_the_same(firewall: Firewall) -> None:
+    alarm = firewall.screen(ATTACK)
     attacks = [example(ATTACK, "attack"), example(QUESTION, "attack", "b")]
     benign = [example(QUESTION, "benign"), example("How old is the Moon?", "benign", "b")]
-    assert measure(firewall, attacks, benign, seed=0, limit=2) == rows
+    first, again = Alarmed(alarm), Alarmed(alarm)
+    rows = [measure(asked, attacks, benign, seed=0, limit=2) for asked in (first, again)]
+    assert rows[0] == rows[1]
+    assert first.asked == again.asked
 
 
 def test_nothing_to_measure_gives_no_rows(firewall: Firewall) -> None:
