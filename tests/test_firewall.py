@@ -200,11 +200,12 @@ def test_a_megabyte_of_one_character_gets_an_answer(character: str) -> None:
         assert 0 <= capped.screen(text).score <= 1
 
 
-def test_twenty_thousand_tokens_are_all_read(firewall: Firewall) -> None:
-    text = " ok" * 20_000
+@pytest.mark.timeout(1200)  # minutes where the processor has no VNNI
+def test_two_hundred_thousand_tokens_are_all_read(firewall: Firewall) -> None:
+    text = " ok" * 200_000
     alarm = firewall.screen(text + JAILBREAK, role="tool")
-    assert alarm.tokens > 20_000
-    assert alarm.windows > 100
+    assert alarm.tokens > 200_000
+    assert alarm.windows > 1_000
     assert alarm.level >= AlarmLevel.SUSPICIOUS
 
 

@@ -52,7 +52,7 @@ def test_few_texts_show_less_than_many(region: Region) -> None:
     assert few.directions == many.directions
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 1000), st.floats(-2, 2))
 def test_distances_are_bounded_and_agree_with_the_definition(
     region: Region, count: int, seed: int, move: float
