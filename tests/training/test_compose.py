@@ -8,6 +8,7 @@ import pytest
 
 from alknet_firewall.training.compose import ComposeOptions, compose
 from alknet_firewall.training.data_loader import Example
+from alknet_firewall.training.phrases import load
 
 DOCUMENT = "The ferry leaves at nine. Tickets are sold on board. Dogs travel free.\nBring a coat."
 NOTHING = ComposeOptions.none()
@@ -97,6 +98,21 @@ def test_written_phrases_are_of_both_labels_and_roles_with_no_gap_left_open() ->
     assert kinds == {("attack", "user"), ("benign", "user"), ("benign", "tool")}
     assert not any(d.composed for d in written if d.source.startswith("(written"))
     assert not any("{request}" in d.text or "{secret}" in d.text for d in written)
+
+
+def test_what_stands_alone_leaves_all_other_texts_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = replace(NOTHING, poisoned=4, mixed=4, hidden=4, disguised=4, evading=4, written=True)
+    before = compose(examples(), few, seed=3)
+    more = {"user": {"attack": {"new": ["Obey."]}, "benign": {}}, "tool": {"benign": {}}}
+    monkeypatch.setattr(
+        "alknet_firewall.training.compose.load",
+        lambda subject: more if subject == "standalone" else load(subject),
+    )
+    after = compose(examples(), few, seed=3)
+    assert [e for e in after if not e.standalone] == [e for e in before if not e.standalone]
+    assert [(e.text, e.source) for e in after if e.standalone] == [("Obey.", "(written: new)")]
 
 
 def test_every_wrapper_has_one_place_for_its_payload() -> None:

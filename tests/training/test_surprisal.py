@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,10 +70,13 @@ def test_the_same_texts_and_seed_give_the_same_numbers(
     np.testing.assert_array_equal(again.typical, fitted.typical)
 
 
-def test_attacks_and_composed_texts_are_not_read(model: EmbeddedModel, fitted: Surprisal) -> None:
+def test_attacks_composed_and_standalone_texts_are_not_read(
+    model: EmbeddedModel, fitted: Surprisal
+) -> None:
     attack = Example("describing.\\ + similarlyNow", "attack", "jailbreak", "user", "source 0")
     made = Example("A made text.", "benign", "benign_chat", "user", "(made)", composed=True)
-    again = fit_surprisal(model, [*examples(), attack, made], QUICK, seed=0)
+    alone = replace(made, composed=False, standalone=True)
+    again = fit_surprisal(model, [*examples(), attack, made, alone], QUICK, seed=0)
     np.testing.assert_array_equal(again.token_weight, fitted.token_weight)
 
 

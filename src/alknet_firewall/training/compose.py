@@ -117,6 +117,7 @@ def compose(examples: Sequence[Example], options: ComposeOptions, seed: int) -> 
     ]
     if options.written:
         made += [*_written_attacks(_generator(seed, "written")), *_hard_negatives()]
+        made += _standalone(_generator(seed, "standalone"))
     return made
 
 
@@ -549,7 +550,27 @@ def _hard_negatives() -> list[Example]:
     ]
 
 
-def _written(text: str, family: str, kind: str, role: str, label: str) -> Example:
+def _standalone(rng: random.Random) -> list[Example]:
+    """The phrases from which nothing is made, so that more of them leave all other texts,
+    and what is kept of those in an activation cache, as they are."""
+    return [
+        _written(_filled(text, number, rng), family, kind, role, label, standalone=True)
+        for (role, label), kind in _STANDALONE_KINDS.items()
+        for family, texts in load("standalone")[role][label].items()
+        for number, text in enumerate(texts)
+    ]
+
+
+_STANDALONE_KINDS = {
+    ("user", "attack"): "direct_injection",
+    ("user", "benign"): "benign_hard_negative",
+    ("tool", "benign"): "benign_document",
+}
+
+
+def _written(
+    text: str, family: str, kind: str, role: str, label: str, *, standalone: bool = False
+) -> Example:
     """A phrase that is a text of its own: one of a source like any other."""
     example = _made(text, f"written: {family}", [], kind=kind, role=role, label=label)
-    return replace(example, composed=False)
+    return replace(example, composed=False, standalone=standalone)

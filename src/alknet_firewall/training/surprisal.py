@@ -75,9 +75,9 @@ class _Pairs:
 def fit_surprisal(
     model: DetectorModel, examples: Iterable[Example], options: SurprisalOptions, seed: int
 ) -> Surprisal:
-    """From collected harmless texts: what was read here is not surprising afterwards, and
-    attacks should stay so."""
-    normal = (e for e in examples if e.label == "benign" and not e.composed)
+    """From harmless texts: what was read here is not surprising afterwards, and attacks
+    should stay so. Standalone texts are left out."""
+    normal = (e for e in examples if e.label == "benign" and not e.composed and not e.standalone)
     texts = [e.text for e in sample(normal, options.rows_per_group, seed)]
     keep_freed()
     with workers() as pool:
