@@ -164,8 +164,10 @@ def test_a_disguise_beside_it_does_not_explain_what_follows_from_nothing(
 ) -> None:
     disguised = evasions.DISGUISES["leetspeak"](HARMLESS[1], rng("beside"))
     assert firewall.screen(f"{between} {disguised}").level is AlarmLevel.CLEAR
-    alarm = firewall.screen(f"{QUESTIONS[0]} {SUFFIX} {between} {disguised}")
-    assert alarm.level >= AlarmLevel.SUSPICIOUS
+    attack = f"{QUESTIONS[0]} {SUFFIX} {between}"
+    assert firewall.screen(f"{QUESTIONS[0]} {SUFFIX}").level >= AlarmLevel.SUSPICIOUS
+    beside_plain = firewall.screen(f"{attack} {HARMLESS[1]}")
+    assert firewall.screen(f"{attack} {disguised}").score >= beside_plain.score
 
 
 def test_nothing_is_invisible_to_the_screen(firewall: Firewall) -> None:
