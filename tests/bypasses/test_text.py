@@ -145,8 +145,8 @@ def test_an_attack_across_two_windows_is_caught(
 def test_harmless_text_stays_clear_whatever_is_undone(firewall: Firewall) -> None:
     """The reading without the disguise; the disguise itself may look odd."""
     for name, disguise in evasions.DISGUISES.items():
-        asked = [(disguise(question, rng(name)), ROLES[0]) for question in QUESTIONS]
-        for alarm in firewall.screen_many(asked):
+        texts = [disguise(question, rng(name)) for question in QUESTIONS]
+        for alarm in firewall.screen_many((text, "user") for text in texts):
             assert alarm.reading == "raw" or alarm.level is AlarmLevel.CLEAR, name
 
 
@@ -156,6 +156,18 @@ def test_a_disguise_is_no_reason_to_alarm(firewall: Firewall, name: str) -> None
     texts = [evasions.DISGUISES[name](text, rng(name)) for text in HARMLESS]
     alarms = firewall.screen_many((text, "user") for text in texts)
     assert [alarm.level for alarm in alarms] == [AlarmLevel.CLEAR] * len(texts)
+
+
+BEHIND_MUCH = pytest.mark.xfail(reason="the bundled codebook misses its threshold by .0007")
+
+
+@pytest.mark.parametrize("between", ["", REPORT, pytest.param(REPORT * 4, marks=BEHIND_MUCH)])
+def test_what_follows_from_nothing_is_caught_beside_a_disguise(
+    firewall: Firewall, between: str
+) -> None:
+    disguised = evasions.DISGUISES["leetspeak"](HARMLESS[1], rng("beside"))
+    alarm = firewall.screen(f"{QUESTIONS[0]} {SUFFIX} {between} {disguised}")
+    assert alarm.level >= AlarmLevel.SUSPICIOUS
 
 
 @pytest.mark.parametrize("between", ["", REPORT, REPORT * 4])

@@ -492,7 +492,7 @@ def _request_alone(rng: random.Random, stock: _Stock) -> Example:
 def _written_attacks(rng: random.Random | None) -> list[Example]:
     """The written user attacks, their placeholders filled (without `rng`, by turns)."""
     return [
-        _written(_filled(text, number, rng), family, "direct_injection", "user", "attack")
+        _written(_filled(text, number, rng), family, "user", "attack")
         for family, texts in load("user_attacks").items()
         if family not in _FILLERS
         for number, text in enumerate(texts)
@@ -536,7 +536,6 @@ def _filled(text: str, number: int, rng: random.Random | None) -> str:
 
 @cache
 def _hard_negatives() -> list[Example]:
-    kinds = {"user": "benign_hard_negative", "tool": "benign_document"}
     families = [
         (role, family, texts)
         for role, families in load("hard_negatives").items()
@@ -544,9 +543,7 @@ def _hard_negatives() -> list[Example]:
     ]
     families.append(("user", "styled", load("frames")["prompts"]))
     return [
-        _written(text, family, kinds[role], role, "benign")
-        for role, family, texts in families
-        for text in texts
+        _written(text, family, role, "benign") for role, family, texts in families for text in texts
     ]
 
 
@@ -554,23 +551,23 @@ def _standalone(rng: random.Random) -> list[Example]:
     """The phrases from which nothing is made, so that more of them leave all other texts,
     and what is kept of those in an activation cache, as they are."""
     return [
-        _written(_filled(text, number, rng), family, kind, role, label, standalone=True)
-        for (role, label), kind in _STANDALONE_KINDS.items()
-        for family, texts in load("standalone")[role][label].items()
+        _written(_filled(text, number, rng), family, role, label, standalone=True)
+        for role, labels in load("standalone").items()
+        for label, families in labels.items()
+        for family, texts in families.items()
         for number, text in enumerate(texts)
     ]
 
 
-_STANDALONE_KINDS = {
+_WRITTEN_KINDS = {
     ("user", "attack"): "direct_injection",
     ("user", "benign"): "benign_hard_negative",
     ("tool", "benign"): "benign_document",
 }
 
 
-def _written(
-    text: str, family: str, kind: str, role: str, label: str, *, standalone: bool = False
-) -> Example:
+def _written(text: str, family: str, role: str, label: str, *, standalone: bool = False) -> Example:
     """A phrase that is a text of its own: one of a source like any other."""
+    kind = _WRITTEN_KINDS[role, label]
     example = _made(text, f"written: {family}", [], kind=kind, role=role, label=label)
     return replace(example, composed=False, standalone=standalone)

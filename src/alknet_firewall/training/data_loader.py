@@ -27,8 +27,8 @@ class Example:
     """One labelled text. `injection` is the injected string inside `text`, if known.
 
     A composed text has the kind of composition as its source, in parentheses;
-    `origins` names what it was made from, so that this can be held out. Heads are
-    trained on a standalone text, and nothing else is made from it or fitted to it.
+    `origins` names what it was made from, so that this can be held out. From a
+    standalone text nothing is composed, and surprisal is not fitted to it.
     """
 
     text: str

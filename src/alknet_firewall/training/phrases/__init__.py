@@ -1,4 +1,4 @@
-"""The project's own phrases for composed training texts, one TOML file a subject (CC0)."""
+"""The project's own phrases for training texts, one TOML file a subject (CC0)."""
 
 from __future__ import annotations
 
