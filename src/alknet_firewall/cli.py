@@ -157,6 +157,13 @@ def screen(
 @click.option("--seed", default=0, show_default=True, help="Chooses the rows of --limit.")
 @click.option("--loso", is_flag=True, help="Also leave each source of --train out in turn.")
 @click.option("--robustness", is_flag=True, help="Also try evasions on the attacks it catches.")
+@click.option(
+    "--robustness-rows",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="At most this many attacks, and harmless texts, of a role for each evasion.",
+)
 @click.option("--baselines", is_flag=True, help="Also fit baselines on --train (`report` extra).")
 @_folder_option("--train", help="The folder the codebook was compiled from.")
 @_folder_option("--cache", help="Activations of `compile --cache`, for --loso.")

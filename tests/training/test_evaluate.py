@@ -84,6 +84,17 @@ def test_rows_screened_before_give_the_same_figures(evaluated: Path, tmp_path: P
     assert again["spans"] == before["spans"]
 
 
+def test_evasions_are_tried_on_as_many_rows_as_are_asked_for(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    rows, out = str(evaluated / "rows.jsonl"), tmp_path / "figures.json"
+    asked = ["--robustness", "--robustness-rows", "1"]
+    assert run("--screened", rows, *asked, "--json", str(out)).exit_code == 0
+    found = json.loads(out.read_text())["robustness"]
+    assert {r["role"] for r in found} == {"user", "tool"}
+    assert {r["benign"] for r in found if not r["evasion"].startswith("translation")} == {1}
+
+
 def test_rows_of_the_screen_command_are_measured_too(data: Path, tmp_path: Path) -> None:
     rows = [line for path in sorted(data.iterdir()) for line in path.read_text().splitlines()]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))

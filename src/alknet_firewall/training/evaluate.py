@@ -29,8 +29,6 @@ __all__ = ["EvaluateOptions", "Screened", "evaluate", "measure", "screen_folder"
 
 _LENGTHS = (32, 128, 512, 2048)  # tokens; latency is reported between these
 
-_ROBUSTNESS_ROWS = 250  # caught attacks, and harmless texts, that each evasion is tried on
-
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
@@ -49,6 +47,8 @@ class EvaluateOptions:
     cache: Path | None = None
     loso: bool = False
     robustness: bool = False
+    robustness_rows: int = 250
+    """Caught attacks, and harmless texts, of each role that each evasion is tried on."""
     baselines: bool = False
     peers: Path | None = None
     ablation: Path | None = None
@@ -143,7 +143,7 @@ def _robustness(
 
     attacks = [example for example in screened.examples if example.label == "attack"]
     benign = [example for example in screened.examples if example.label == "benign"]
-    return evade(firewall, attacks, benign, seed=options.seed, limit=_ROBUSTNESS_ROWS)
+    return evade(firewall, attacks, benign, seed=options.seed, limit=options.robustness_rows)
 
 
 def _ablation(path: Path) -> list[dict[str, Any]]:
