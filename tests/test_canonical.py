@@ -225,6 +225,30 @@ def test_every_word_maps_to_where_it_stands(name: str) -> None:
     assert text[first:last] != text
 
 
+@pytest.mark.parametrize(
+    ("text", "undone"),
+    [
+        ("Read th3 4nsw3r wr1773n h3r3, please.", ["th3", "4nsw3r", "wr1773n", "h3r3"]),
+        ("It says i-g-n-o-r-e m-e, twice.", ["i-g-n-o-r-e", "m-e"]),
+        ("A ze\u200bro wi\u200bdth, one.", ["ze\u200bro", "wi\u200bdth"]),
+    ],
+)
+def test_a_reading_says_which_words_it_has_otherwise(text: str, undone: list[str]) -> None:
+    (reading,) = readings(text)[1:]
+    ranges = list(reading.undone(text))
+    assert [text[start:end] for start, end in ranges if start < end] == undone
+
+
+def test_a_scattered_message_does_not_replace_what_it_is_scattered_in() -> None:
+    selected = "".join(chr(0xE0100 + b - 16) for b in b"thanks, and see you on monday")
+    text = "".join(letter + byte for letter, byte in zip(ATTACK, selected, strict=False))
+    text += ATTACK[len(selected) :]
+    (reading,) = readings(text)[1:]
+    message = " thanks, and see you on monday "
+    assert message in reading.text
+    assert reading.text.replace(message, "") == ATTACK
+
+
 # Pieces of every disguise, so that the search finds texts that are half of one.
 PIECES = st.sampled_from([text[:90] for _, text in DISGUISES.values()]) | st.sampled_from(
     list(ORDINARY.values())
@@ -250,6 +274,16 @@ def test_the_map_leads_into_the_text(text: str) -> None:
         assert all(
             0 <= a < b <= len(text) for a, b in zip(reading.starts, reading.ends, strict=True)
         )
+
+
+@given(TEXTS)
+@settings(deadline=None)
+def test_what_a_reading_did_not_undo_it_has_as_it_stands(text: str) -> None:
+    for reading in readings(text)[1:]:
+        position = 0
+        for (_, start), (end, _) in pairwise(reading.undone(text)):
+            position = reading.text.index(text[start:end], position) + end - start
+        assert all(start <= end for start, end in reading.undone(text))
 
 
 @given(TEXTS)

@@ -87,7 +87,7 @@ class Firewall:
         reader = self._reader(model, codebook, role, limits)
         others = readings(text)[1:] if self._config.canonical else []
         # A disguise is odd, and what it hides may be ordinary.
-        disguised = _disguised(encoding, others)
+        disguised = _disguised(text, encoding, others)
         read = [_screened(reader, raw(text), _passage(text, encoding, disguised))]
         for reading in others:
             encoding = model.encode(readable(reading.text))
@@ -224,16 +224,17 @@ def _passage(text: str, encoding: Encoding, disguised: Mask | None = None) -> Pa
     return Passage(encoding.ids, encoding.offsets, text, disguised)
 
 
-def _disguised(encoding: Encoding, others: Sequence[Reading]) -> Mask | None:
-    """Which tokens of the raw text the other readings have in plain, `(tokens,)`."""
+def _disguised(text: str, encoding: Encoding, others: Sequence[Reading]) -> Mask | None:
+    """Which tokens of the raw text another reading has otherwise, `(tokens,)`."""
     if not others:
         return None
-    starts, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
-    found = np.zeros(len(starts), dtype=bool)
+    undone = np.zeros(len(text) + 1, dtype=np.int64)
     for reading in others:
-        first = np.searchsorted(ends, reading.starts[0], side="right")
-        found[first : np.searchsorted(starts, reading.ends[-1])] = True
-    return found
+        for start, end in reading.undone(text):
+            undone[start + 1 : end + 1] = 1
+    before = np.cumsum(undone)
+    starts, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+    return np.asarray(before[ends] > before[starts])
 
 
 def _screened(reader: _Reader, reading: Reading, passage: Passage) -> _Screened:

@@ -182,6 +182,38 @@ def test_a_disguise_beside_it_does_not_explain_what_follows_from_nothing(
     assert firewall.screen(f"{attack} {disguised}").score >= beside_plain.score
 
 
+@pytest.mark.parametrize(
+    "name", ["homoglyphs", "spaced letters", "hyphenated letters", "leetspeak", "case mixing"]
+)
+def test_a_disguise_is_held_against_a_document_less_once_it_is_undone(
+    firewall: Firewall, name: str
+) -> None:
+    as_it_stands = Firewall(FirewallConfig(canonical=False))
+    for harmless in HARMLESS:
+        text = f"{REPORT}\n\n{evasions.DISGUISES[name](harmless, rng(name))}"
+        alarm = firewall.screen(text, "tool")
+        assert alarm.level is AlarmLevel.CLEAR
+        assert alarm.score < as_it_stands.screen(text, "tool").score
+
+
+def test_a_disguise_beside_it_does_not_explain_an_attack(firewall: Firewall, role: Role) -> None:
+    harmless = evasions.DISGUISES["leetspeak"](HARMLESS[1], rng("beside"))
+    for sentence in (harmless, harmless[:12], harmless[:40]):
+        texts = [f"{sentence} {attack} {sentence}" for attack in ATTACKS]
+        assert survive(firewall, role, texts)
+
+
+def test_a_harmless_message_scattered_in_it_does_not_replace_an_attack(
+    firewall: Firewall, role: Role
+) -> None:
+    selectors = [chr(0xE0100 + byte - 16) for byte in REPORT.encode()]
+    texts = [
+        "".join(map("".join, zip(attack, selectors, strict=False))) + attack[len(selectors) :]
+        for attack in ATTACKS
+    ]
+    assert survive(firewall, role, texts)
+
+
 def test_nothing_is_invisible_to_the_screen(firewall: Firewall) -> None:
     """Characters that the tokenizer drops count as characters."""
     for dropped in "\x04\x06\x13\x14\x16\x1d\U00050000\U000b0000":

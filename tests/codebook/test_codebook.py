@@ -14,7 +14,7 @@ from alknet_firewall.codebook import Codebook, DetectionResult
 from alknet_firewall.codebook.detection import Region, WindowShape, anomalous, anomaly
 from alknet_firewall.codebook.files import _sha256, write
 from alknet_firewall.codebook.head import sigmoid
-from alknet_firewall.codebook.lexical import Passage
+from alknet_firewall.codebook.lexical import LexicalTable, Passage
 from alknet_firewall.codebook.surprisal import surprise_along
 from alknet_firewall.errors import CodebookError, CodebookFormatError, CodebookMismatchError
 
@@ -201,7 +201,8 @@ def test_what_another_reading_has_in_plain_does_not_surprise(codebook: Codebook)
             codebook.surprisal, limit=np.zeros(2, "f4"), slope=np.full(2, slope, np.float32)
         )
         hidden = replace(part, disguised=np.arange(40) < disguised)
-        return replace(codebook, surprisal=steep).detect(states, hidden).score
+        silent = LexicalTable(np.zeros_like(codebook.lexical.weights))
+        return replace(codebook, surprisal=steep, lexical=silent).detect(states, hidden).score
 
     assert score(9, 0) > score(9, 40) == score(0, 0)
 

@@ -89,3 +89,11 @@ def test_a_passage_gives_the_characters_of_its_tokens() -> None:
     assert passage.wording(0, 2) == Wording([1, 2], "one,")
     assert passage.wording(1, 9) == Wording([2, 3], ", two")
     assert Passage([1, 2], [], "one two").wording(0, 2) == Wording([1, 2], "")
+
+
+def test_tokens_that_another_reading_has_in_plain_stand_with_no_others() -> None:
+    offsets = [(0, 3), (4, 7), (8, 13), (14, 18)]
+    disguised = np.array([False, True, False, False])
+    passage = Passage([1, 2, 3, 4], offsets, "one tw0 three four", disguised)
+    assert passage.wording(0, 3) == Wording([1, 3], "one tw0 three")
+    assert passage.part(1, 4).wording(0, 2) == Wording([3], "tw0 three")

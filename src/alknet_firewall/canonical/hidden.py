@@ -115,13 +115,19 @@ def _is_heap(marked: str) -> bool:
 
 
 def _scattered(text: str) -> list[Edit]:
-    """A message of one selector here and one there, put where they stand."""
+    """A message of one selector here and one there, put behind the word with the last one.
+
+    The text between them stays: it may be what the message is to hide.
+    """
     found = list(_STRAY_SELECTOR.finditer(text))
-    if len(found) < 4:
+    message = _selected("".join(match[0] for match in found)) if len(found) > 3 else ""
+    if not message:
         return []
-    message = _selected("".join(match[0] for match in found))
-    start, end = found[0].start(), found[-1].end()
-    return [Edit(start, end, message)] if message and len(message) <= end - start else []
+    *others, last = found
+    rest = _WORD_AFTER.match(text, last.end())
+    word = rest[0] if rest else ""
+    behind = Edit(last.start(), last.end() + len(word), f"{word} {message} ", ordered=False)
+    return [*(Edit(*match.span(), "") for match in others), behind]
 
 
 def _selected(run: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 __all__ = ["Edit", "Reading", "clustered", "edited", "in_company", "raw"]
+
+_WORDS_AND_GAPS = re.compile(r"\w+|\W+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,16 @@ class Reading:
     def original(self, start: int, end: int) -> tuple[int, int]:
         """The range of the original that `text[start:end]`, not empty, stands for."""
         return self.starts[start], self.ends[end - 1]
+
+    def undone(self, original: str) -> Iterator[tuple[int, int]]:
+        """The ranges of the original that this does not have as they stand, word by word."""
+        position = self.starts[0]
+        for match in _WORDS_AND_GAPS.finditer(self.text):
+            start, end = self.original(*match.span())
+            if original[start:end] == match[0]:
+                yield position, start
+                position = end
+        yield position, self.ends[-1]
 
 
 class Edit(NamedTuple):

@@ -48,8 +48,8 @@ class Wording:
 class Passage:
     """Tokens, the characters `[start, end)` of each, and the text that those are of.
 
-    `disguised` `(tokens,)` says which of them another reading has in plain, if any: it is
-    there that they may surprise.
+    `disguised` `(tokens,)` says which of them another reading has in plain, if any: those
+    neither surprise nor stand together with others here.
     """
 
     ids: Sequence[int]
@@ -65,9 +65,11 @@ class Passage:
 
     def wording(self, first: int, last: int) -> Wording:
         """Of the tokens `[first, last)`; without characters where there are no offsets."""
-        places = self.offsets[first:last]
-        text = self.text[places[0][0] : places[-1][1]] if places else ""
-        return Wording(self.ids[first:last], text)
+        part = self.part(first, last)
+        places, ids = part.offsets, part.ids
+        if part.disguised is not None:
+            ids = [token for token, hidden in zip(ids, part.disguised, strict=True) if not hidden]
+        return Wording(ids, self.text[places[0][0] : places[-1][1]] if places else "")
 
 
 @dataclass(frozen=True, slots=True)
