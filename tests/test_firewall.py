@@ -202,11 +202,13 @@ def test_a_megabyte_of_one_character_gets_an_answer(character: str) -> None:
 
 @pytest.mark.timeout(1200)  # minutes where the processor has no VNNI
 def test_two_hundred_thousand_tokens_are_all_read(firewall: Firewall) -> None:
-    text = " ok" * 200_000
+    text = REPORT * 4_400
     alarm = firewall.screen(text + JAILBREAK, role="tool")
     assert alarm.tokens > 200_000
     assert alarm.windows > 1_000
     assert alarm.level >= AlarmLevel.SUSPICIOUS
+    # The rest is harmless, so the alarm shows that the end of it was reached.
+    assert alarm.spans[-1].end > len(text) > alarm.spans[0].start > len(text) - len(REPORT)
 
 
 def test_past_the_cap_is_an_error_and_never_a_cut() -> None:
