@@ -87,11 +87,13 @@ def test_rows_screened_before_give_the_same_figures(evaluated: Path, tmp_path: P
 def test_evasions_are_tried_on_as_many_rows_as_are_asked_for(
     evaluated: Path, tmp_path: Path
 ) -> None:
-    rows, out = str(evaluated / "rows.jsonl"), tmp_path / "figures.json"
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "figures.json"
+    of_both = (evaluated / "rows.jsonl").read_text().splitlines()
+    rows.write_text("\n".join(row for row in of_both if json.loads(row)["role"] == "tool"))
     asked = ["--robustness", "--robustness-rows", "1"]
-    assert run("--screened", rows, *asked, "--json", str(out)).exit_code == 0
+    assert run("--screened", str(rows), *asked, "--json", str(out)).exit_code == 0
     found = json.loads(out.read_text())["robustness"]
-    assert {r["role"] for r in found} == {"user", "tool"}
+    assert {r["role"] for r in found} == {"tool"}
     assert {r["benign"] for r in found if not r["evasion"].startswith("translation")} == {1}
 
 
