@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import wasserstein_distance
+from scipy.stats import kstest, wasserstein_distance
 
 from alknet_firewall.codebook import Codebook
 from alknet_firewall.codebook.detection import Region
@@ -68,5 +68,6 @@ def test_distances_are_bounded_and_agree_with_the_definition(
         column = values[:, LAYERS.index(direction.layer) * width + direction.dimension]
         expected = wasserstein_distance(column, grid)
         assert direction.wasserstein == pytest.approx(expected, abs=1e-3)
+        assert direction.ks == pytest.approx(kstest(column, "uniform").statistic, abs=1e-9)
     ordered = [direction.ks for direction in found.directions]
     assert ordered == sorted(ordered, reverse=True)
