@@ -6,7 +6,7 @@ import base64
 import codecs
 import unicodedata
 import urllib.parse
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import pytest
 from hypothesis import example, given, settings
@@ -240,9 +240,8 @@ def test_a_reading_says_which_words_it_has_otherwise(text: str, undone: list[str
 
 
 def test_a_scattered_message_does_not_replace_what_it_is_scattered_in() -> None:
-    selected = "".join(chr(0xE0100 + b - 16) for b in b"thanks, and see you on monday")
-    text = "".join(letter + byte for letter, byte in zip(ATTACK, selected, strict=False))
-    text += ATTACK[len(selected) :]
+    selected = _selected("", "thanks, and see you on monday")
+    text = "".join(letter + byte for letter, byte in zip_longest(ATTACK, selected, fillvalue=""))
     (reading,) = readings(text)[1:]
     message = " thanks, and see you on monday "
     assert message in reading.text

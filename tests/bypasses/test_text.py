@@ -80,6 +80,11 @@ def held(firewall: Firewall, role: Role, alarms: Sequence[Alarm]) -> bool:
     return count >= len(ATTACKS) - 1
 
 
+@pytest.fixture(scope="module")
+def undoing_nothing() -> Firewall:
+    return Firewall(FirewallConfig(canonical=False))
+
+
 @pytest.fixture(params=ROLES)
 def role(request: pytest.FixtureRequest) -> Role:
     chosen: Role = request.param
@@ -186,14 +191,13 @@ def test_a_disguise_beside_it_does_not_explain_what_follows_from_nothing(
     "name", ["homoglyphs", "spaced letters", "hyphenated letters", "leetspeak", "case mixing"]
 )
 def test_a_disguise_is_held_against_a_document_less_once_it_is_undone(
-    firewall: Firewall, name: str
+    firewall: Firewall, undoing_nothing: Firewall, name: str
 ) -> None:
-    as_it_stands = Firewall(FirewallConfig(canonical=False))
     for harmless in HARMLESS:
         text = f"{REPORT}\n\n{evasions.DISGUISES[name](harmless, rng(name))}"
         alarm = firewall.screen(text, "tool")
         assert alarm.level is AlarmLevel.CLEAR
-        assert alarm.score < as_it_stands.screen(text, "tool").score
+        assert alarm.score < undoing_nothing.screen(text, "tool").score
 
 
 def test_a_disguise_beside_it_does_not_explain_an_attack(firewall: Firewall, role: Role) -> None:
@@ -206,7 +210,7 @@ def test_a_disguise_beside_it_does_not_explain_an_attack(firewall: Firewall, rol
 def test_a_harmless_message_scattered_in_it_does_not_replace_an_attack(
     firewall: Firewall, role: Role
 ) -> None:
-    selectors = [chr(0xE0100 + byte - 16) for byte in REPORT.encode()]
+    selectors = evasions.variation_selectors(REPORT, rng("scattered"))[1:]
     texts = [
         "".join(map("".join, zip(attack, selectors, strict=False))) + attack[len(selectors) :]
         for attack in ATTACKS
@@ -229,9 +233,8 @@ def test_the_alarm_says_which_reading_raised_it(firewall: Firewall) -> None:
     assert firewall.screen(ATTACKS[0]).reading == "raw"
 
 
-def test_undoing_can_be_switched_off() -> None:
-    plain = Firewall(FirewallConfig(canonical=False))
+def test_undoing_can_be_switched_off(undoing_nothing: Firewall) -> None:
     hidden = evasions.DISGUISES["hex"](ATTACKS[0], rng("hex"))
-    alarm = plain.screen(hidden)
+    alarm = undoing_nothing.screen(hidden)
     assert alarm.reading == "raw"
     assert alarm.windows < Firewall().screen(hidden).windows

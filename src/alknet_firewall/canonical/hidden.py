@@ -75,14 +75,19 @@ def noise(text: str) -> list[Edit]:
     outside: list[Edit] = []
     for match in _NOISE.finditer(text):
         before = _WORD_BEFORE.search(text, max(0, match.start() - 30), match.start())
-        after = _WORD_AFTER.match(text, match.end())
-        words = [before[0] if before else "", after[0] if after else ""]
+        words = [before[0] if before else "", _word_at(text, match.end())]
         edit = Edit(*match.span(), " " if _are_two(*words) else "")
         if all(words):
             inside.append(edit)
         elif not match[0].startswith("\x1b"):  # colours are normal between words
             outside.append(edit)
     return sorted(inside + clustered(outside, 3, 60))
+
+
+def _word_at(text: str, start: int) -> str:
+    """The letters there; empty if there are none."""
+    found = _WORD_AFTER.match(text, start)
+    return found[0] if found else ""
 
 
 def _are_two(before: str, after: str) -> bool:
@@ -124,9 +129,8 @@ def _scattered(text: str) -> list[Edit]:
     if not message:
         return []
     *others, last = found
-    rest = _WORD_AFTER.match(text, last.end())
-    word = rest[0] if rest else ""
-    behind = Edit(last.start(), last.end() + len(word), f"{word} {message} ", ordered=False)
+    rest = _word_at(text, last.end())
+    behind = Edit(last.start(), last.end() + len(rest), f"{rest} {message} ", ordered=False)
     return [*(Edit(*match.span(), "") for match in others), behind]
 
 

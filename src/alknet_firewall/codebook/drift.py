@@ -66,7 +66,8 @@ def drift(z: NDArray[np.float32], texts: int, region: Region, layers: Sequence[i
     so many `texts`, with the normal text of a region."""
     values = _cdf(z, region)
     shift = _gaussian(values).mean(axis=0)
-    ks, distance = _kolmogorov_smirnov(values), _wasserstein(values)
+    steps = _steps(values)
+    ks, distance = _kolmogorov_smirnov(*steps), _wasserstein(*steps)
     chance = _chance(texts, len(ks))
     dimensions = z.shape[2]
     directions = tuple(
@@ -107,30 +108,26 @@ def _gaussian(values: Array) -> Array:
     return np.asarray(ndtri(np.clip(values, 1e-6, 1 - 1e-6)))
 
 
-def _kolmogorov_smirnov(values: Array) -> Array:
-    """The largest distance of each column's distribution from the uniform one.
-
-    The distribution goes from i/n to (i + 1)/n where the value in place i stands.
-    """
+def _steps(values: Array) -> tuple[Array, Array, Array]:
+    """Each column in order, and its distribution before and after each of its values."""
     low = np.arange(len(values))[:, None] / len(values)
-    quantile = np.sort(values, axis=0)
-    above, below = quantile - low, low + 1 / len(values) - quantile
-    return np.asarray(np.maximum(above, below).max(axis=0))
+    return np.sort(values, axis=0), low, low + 1 / len(values)
 
 
-def _wasserstein(values: Array) -> Array:
+def _kolmogorov_smirnov(quantile: Array, low: Array, high: Array) -> Array:
+    """The largest distance of each column's distribution from the uniform one."""
+    return np.asarray(np.maximum(quantile - low, high - quantile).max(axis=0))
+
+
+def _wasserstein(quantile: Array, low: Array, high: Array) -> Array:
     """The first Wasserstein distance of each column from the uniform distribution.
 
     The integral over p of |quantile(p) - p|, piece by piece: the quantile is
     constant on each of n steps.
     """
-    count = len(values)
-    quantile = np.sort(values, axis=0)
-    low = np.arange(count)[:, None] / count
-    high = low + 1 / count
     crossed = (quantile > low) & (quantile < high)
     inside = ((quantile - low) ** 2 + (high - quantile) ** 2) / 2
-    outside = np.abs(quantile - (low + high) / 2) / count
+    outside = np.abs(quantile - (low + high) / 2) / len(quantile)
     return np.asarray(np.where(crossed, inside, outside).sum(axis=0))
 
 

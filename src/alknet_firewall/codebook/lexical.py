@@ -11,6 +11,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class Passage:
         part = self.part(first, last)
         places, ids = part.offsets, part.ids
         if part.disguised is not None:
-            ids = [token for token, hidden in zip(ids, part.disguised, strict=True) if not hidden]
+            ids = list(compress(ids, ~part.disguised))
         return Wording(ids, self.text[places[0][0] : places[-1][1]] if places else "")
 
 
